@@ -1,0 +1,27 @@
+# Every target does all of its set-up on a machine that has only Python 3.11 or newer (`make PYTHON=python3.12 demo` picks another one).
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint setup clean
+
+demo: $(READY)  ## condense a real dataset end to end in about two minutes
+	$(VENV)/bin/edc run projects/quickstart.toml
+
+test: $(READY)  ## all tests, under ten minutes on two cores, no GPU and no network needed
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/python -m pytest
+
+lint: $(READY)
+	$(VENV)/bin/ruff check
+
+setup: $(READY)
+
+# Made anew whenever the dependencies change.
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --editable '.[dev]'
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,73 @@
+"""Which device and precision a run uses; decided without torch, so that a plan can be made before torch is loaded."""
+
+import contextlib
+import importlib.metadata
+import platform
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+from engine.errors import UserError
+
+NATIVE_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86 and, as `bf16`, 64-bit Arm
+AMPERE = 8.0
+
+
+@cache
+def cuda_capabilities() -> tuple[float, ...]:
+    """Return the compute capability of each NVIDIA GPU that the driver lists; empty without a driver or a torch built for CUDA."""
+    if not shutil.which("nvidia-smi") or "+cpu" in importlib.metadata.version("torch"):
+        return ()
+    with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
+        command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+        lines = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.split()
+        return tuple(float(line) for line in lines)
+    return ()
+
+
+@cache
+def cpu_flags() -> frozenset[str]:
+    """Return the instruction-set flags of this machine's CPU; empty where the system does not list them."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith(("flags", "Features")):
+                return frozenset(line.partition(":")[2].split())
+    return frozenset()
+
+
+def resolve_device(device: str) -> str:
+    """Return the device that `compute.device` means here: `auto` is the first CUDA device, else the CPU.
+
+    Raises UserError when a CUDA device is asked for that is not here.
+    """
+    count = len(cuda_capabilities())
+    if device == "auto":
+        return "cuda" if count else "cpu"
+    index = int(device.partition(":")[2] or 0)
+    if device.startswith("cuda") and index >= count:
+        raise UserError(
+            f"compute.device: {device} is not here; this machine has {count} CUDA device{'' if count == 1 else 's'}; use auto or cpu"
+        )
+    return device
+
+
+def resolve_precision(precision: str, device: str) -> str:
+    """Return the precision that `compute.precision` means on a device: `auto` is bfloat16 where it is native, else float32.
+
+    Native means CUDA capability 8.0 (Ampere) or more, or a CPU with avx512_bf16, AMX or Arm's bf16. It is never a timing, so it
+    cannot differ between two runs on one machine. Raises UserError for float16 on a CPU.
+    """
+    if precision == "float16" and device == "cpu":
+        raise UserError("compute.precision: float16 needs cuda; use bfloat16 or float32 on the cpu")
+    if precision != "auto":
+        return precision
+    if device == "cpu":
+        return "bfloat16" if cpu_flags() & NATIVE_BFLOAT16_FLAGS else "float32"
+    index = int(device.partition(":")[2] or 0)
+    return "bfloat16" if cuda_capabilities()[index] >= AMPERE else "float32"
+
+
+def describe_device(device: str) -> str:
+    """Return a name of the device for people."""
+    return f"{platform.machine()} cpu" if device == "cpu" else device

@@ -1,0 +1,78 @@
+"""Image trees `train/<class>/*` and `test/<class>/*`: which classes and files they hold, always in the same order."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from engine.errors import UserError
+
+# What Pillow reads. A file with another extension is not an image (a list, a readme) and is left alone.
+IMAGE_EXTENSIONS = frozenset(
+    (
+        *("apng", "avif", "avifs", "blp", "bmp", "bw", "dds", "dib", "gif", "icns", "ico", "im", "j2c", "j2k", "jfif", "jp2", "jpc"),
+        *("jpe", "jpeg", "jpf", "jpg", "jpx", "pbm", "pcx", "pfm", "pgm", "png", "pnm", "ppm", "psd", "qoi", "ras", "rgb", "rgba"),
+        *("sgi", "tga", "tif", "tiff", "webp", "xbm", "xpm"),
+    )
+)
+
+
+def shown(name: str | Path) -> str:
+    """Return a name or path as it can stand in a one-line message: as it is, or quoted and escaped where it is not printable."""
+    text = str(name)
+    return text if text.isprintable() else repr(text)
+
+
+def scan_split(folder: Path) -> dict[str, list[str]]:
+    """List one split: `{class name: [file path, ...]}`, classes and files sorted by name, hidden and non-image files left out.
+
+    Raises UserError when there is no class folder or a class folder's name is not UTF-8.
+    """
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    if not names:
+        raise UserError(f"{shown(folder)} has no class folders: expected one folder of images for each class")
+    for name in names:
+        if not name.isprintable() and any("\ud800" <= character <= "\udfff" for character in name):
+            raise UserError(f"{shown(folder)}: class folder {name!r} has a name that is not UTF-8: rename it")
+    return {name: _image_files(folder / name) for name in names}
+
+
+def _image_files(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries if _is_image_name(entry.name) and entry.is_file())
+    return [os.path.join(folder, name) for name in names]  # noqa: PTH118 - a million Path objects would cost gigabytes
+
+
+def _is_image_name(name: str) -> bool:
+    return not name.startswith(".") and name.rpartition(".")[2].lower() in IMAGE_EXTENSIONS
+
+
+def check_classes(
+    splits: Mapping[str, Mapping[str, Sequence[str]]], folders: Mapping[str, Path], expected: Sequence[str] | None
+) -> list[str]:
+    """Return the class names in label order: `expected` where the dataset fixes an order, else sorted by name.
+
+    Raises UserError naming the classes when train and test differ, or differ from `expected`, or when a class is empty.
+    """
+    train, test = splits["train"], splits["test"]
+    names = sorted(train) if expected is None else list(expected)
+    if expected is not None and set(train) != set(expected):
+        raise UserError(f"{shown(folders['train'])} has other classes than expected: {_difference(set(train), set(expected))}")
+    if set(train) != set(test):
+        difference = _difference(set(test), set(train))
+        raise UserError(f"{shown(folders['test'])} must have the same class folders as {shown(folders['train'])}: {difference}")
+    for split, classes in splits.items():
+        empty = [name for name in names if not classes[name]]
+        if empty:
+            raise UserError(f"no image in class {_names(empty)} of {shown(folders[split])}: every class needs at least one")
+    return names
+
+
+def _difference(found: set[str], wanted: set[str]) -> str:
+    parts = [("missing", wanted - found), ("not expected", found - wanted)]
+    return "; ".join(f"{word}: {_names(sorted(names))}" for word, names in parts if names)
+
+
+def _names(names: Sequence[str], limit: int = 8) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(repr(name) for name in names[:limit]) + more

@@ -1,0 +1,134 @@
+"""Combinations of keys that make no sense, each refused with what would be right."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from engine.errors import UserError
+from engine.models.registry import check_model
+from engine.project.resolve import Problem, Resolved
+from engine.project.schema import Project
+
+ZETA_SCHEDULES = ("cosine", "ssrs", "linear_zeta")
+
+# A key that the user set himself although the rest of the project leaves it without effect: (keys, has effect when, what would be right).
+INEFFECTIVE: list[tuple[tuple[str, ...], Callable[[Project], bool], str]] = [
+    (("evaluate.zeta",), lambda p: p.evaluate.schedule in ZETA_SCHEDULES, 'needs evaluate.schedule = "cosine", "ssrs" or "linear_zeta"'),
+    (("evaluate.milestones",), lambda p: p.evaluate.schedule == "multistep", 'needs evaluate.schedule = "multistep"'),
+    (("evaluate.gamma",), lambda p: p.evaluate.schedule in ("multistep", "alrs"), 'needs evaluate.schedule = "multistep" or "alrs"'),
+    (("evaluate.temperature",), lambda p: p.evaluate.loss in ("kl", "dist"), 'needs evaluate.loss = "kl" or "dist"'),
+    (("evaluate.temperature_squared",), lambda p: p.evaluate.loss == "kl", 'needs evaluate.loss = "kl"'),
+    (("evaluate.ce_weight", "evaluate.ce_target"), lambda p: p.evaluate.loss == "mse_ce", 'needs evaluate.loss = "mse_ce"'),
+    (("evaluate.ema_batchnorm",), lambda p: p.evaluate.ema > 0, "needs evaluate.ema above 0"),
+    (("evaluate.momentum",), lambda p: p.evaluate.optimizer == "sgd", 'needs evaluate.optimizer = "sgd"'),
+    (("evaluate.full_epochs", "evaluate.full_batch_size"), lambda p: "full" in p.evaluate.controls, 'needs "full" among evaluate.controls'),
+    (
+        ("match.class_form", "match.class_source", "match.class_variance", "match.swap_class_patch"),
+        lambda p: p.match.w_class > 0,
+        "needs match.w_class above 0",
+    ),
+    (("match.ema_start", "match.ema_reset"), lambda p: p.match.ema_momentum > 0, "needs match.ema_momentum above 0"),
+    (("match.conv_drop", "match.double_global_conv"), lambda p: p.match.layers == "bn+conv", 'needs match.layers = "bn+conv"'),
+    (("flatness.weight",), lambda p: p.flatness.kind not in ("off", "sam"), "needs a flatness.kind that is a loss"),
+    (("flatness.beta",), lambda p: p.flatness.kind in ("logit_ema", "stat_ema"), 'needs flatness.kind = "logit_ema" or "stat_ema"'),
+    (
+        ("flatness.tau", "flatness.reduction"),
+        lambda p: p.flatness.kind in ("logit_ema", "two_crop"),
+        'needs flatness.kind = "logit_ema" or "two_crop"',
+    ),
+    (("flatness.rho",), lambda p: p.flatness.kind == "sam", 'needs flatness.kind = "sam"'),
+    (("diversity.tau",), lambda p: p.diversity.weight > 0, "needs diversity.weight above 0"),
+    (("augment.milestone",), lambda p: p.augment.crop_mode.startswith("curriculum"), 'needs augment.crop_mode = "curriculum_…"'),
+    (("augment.padding",), lambda p: p.augment.crop_mode == "padded", 'needs augment.crop_mode = "padded"'),
+    (("augment.crop_scale",), lambda p: p.augment.crop_mode not in ("none", "padded"), 'needs augment.crop_mode = "fixed" or a curriculum'),
+    (("initialise.replacement",), lambda p: p.initialise.source != "noise", 'needs initialise.source = "real" or "rded"'),
+    (("rded.tile_order",), lambda p: p.rded.factor > 1, "needs rded.factor above 1"),
+    (("labels.dtype",), lambda p: p.labels.mode == "stored", 'needs labels.mode = "stored"'),
+    (("save.quality",), lambda p: p.save.format == "jpeg", 'needs save.format = "jpeg"'),
+]
+
+
+def combination_problems(resolved: Resolved) -> list[Problem]:
+    """Return every combination of keys in a resolved project that makes no sense, in words."""
+    project = resolved.project
+    by_user = {name for name, origin in resolved.origins.items() if origin in ("project", "--set")}
+    problems = [
+        Problem(name, f"{value_of(project, name)!r} would have no effect: {right}")
+        for names, effective, right in INEFFECTIVE
+        for name in names
+        if name in by_user and not effective(project)
+    ]
+    return problems + _contradictions(project) + _model_problems(project, resolved.resolution)
+
+
+def value_of(project: Project, name: str) -> Any:
+    """Return the value of a `section.key`."""
+    section, _, leaf = name.partition(".")
+    return getattr(getattr(project, section), leaf)
+
+
+def _contradictions(project: Project) -> list[Problem]:
+    """Return values that exclude each other whoever set them."""
+    match, batch = project.match, project.batch
+    conditions = [
+        (
+            match.layers == "bn" and match.patch_size > 0,
+            "match.patch_size",
+            'tiles belong to conv inputs, and match.layers = "bn" has none; set match.patch_size = 0',
+        ),
+        (
+            match.w_global is not None and abs(match.w_global + match.w_class - 1) > 1e-6,
+            "match.w_global",
+            "match.w_global and match.w_class must add up to 1; leave match.w_global out to get the rest",
+        ),
+        (
+            project.condense.method == "rded" and project.synthesise.enabled,
+            "synthesise.enabled",
+            'RDED optimises nothing; for its crops as a start use another method with initialise.source = "rded"',
+        ),
+        (batch.size and batch.statistics > batch.size, "batch.statistics", f"at most batch.size = {batch.size}"),
+        (batch.size and batch.statistics and batch.size % batch.statistics, "batch.statistics", f"must divide batch.size = {batch.size}"),
+        (
+            project.flatness.kind == "two_crop" and project.augment.crop_mode == "none",
+            "flatness.kind",
+            "two_crop compares two crops; augment.crop_mode is none",
+        ),
+        (
+            project.evaluate.loss == "ce" and project.labels.mode == "stored",
+            "labels.mode",
+            'evaluate.loss = "ce" uses hard labels and would leave stored labels unread; set labels.mode = "online"',
+        ),
+        (
+            not re.fullmatch(r"auto|cpu|cuda(:\d+)?", project.compute.device),
+            "compute.device",
+            f"{project.compute.device!r} is not a device; use auto, cpu, cuda or cuda:N",
+        ),
+        (
+            project.compute.device == "cpu" and project.compute.precision == "float16",
+            "compute.precision",
+            "float16 needs cuda; use bfloat16 or float32 on the cpu",
+        ),
+    ]
+    problems = [Problem(name, message) for wrong, name, message in conditions if wrong]
+    for name in ("augment.crop_scale", "labels.crop_scale", "rded.crop_scale"):
+        low, high = value_of(project, name)
+        if not 0 < low <= high:
+            problems.append(Problem(name, f"[{low}, {high}] must be two fractions, the smaller one first and above 0"))
+    for name in ("observers.synthesis", "observers.labels", "evaluate.students", "evaluate.seeds", "evaluate.controls"):
+        values = value_of(project, name)
+        repeated = sorted({str(value) for value in values if values.count(value) > 1})
+        if repeated:
+            problems.append(Problem(name, f"{', '.join(repeated)} is listed twice"))
+    return problems
+
+
+def _model_problems(project: Project, resolution: int) -> list[Problem]:
+    """Return networks that do not exist or cannot take the working resolution (px)."""
+    problems = []
+    for name in ("observers.synthesis", "observers.labels", "evaluate.students"):
+        for model in value_of(project, name):
+            try:
+                check_model(model, resolution)
+            except UserError as error:
+                problems.append(Problem(name, str(error)))
+    return problems

@@ -1,0 +1,228 @@
+"""Run folders: create, list, find and delete them."""
+
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.errors import RunError, UserError
+from engine.files import write_text
+from engine.runs.layout import MARKS, Run, open_run, read_object
+from engine.runs.liveness import take_lock
+from engine.runs.status import RunStatus, run_status
+from engine.runs.text import printable
+
+__all__ = [
+    "Listing",
+    "Run",
+    "create_run",
+    "delete_run",
+    "find_projects_folder",
+    "find_run",
+    "latest_unfinished",
+    "list_runs",
+    "open_run",
+    "read_run_toml",
+]
+
+_BASE32 = "abcdefghijkmnpqrstuvwxyz23456789"  # without l, o, 0 and 1, which are read for one another
+_REMOVING = ".removing-"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A run in a list: its computed status, its summary ({} when there is none yet), and what is wrong with its files, if anything."""
+
+    run: Run
+    status: RunStatus
+    summary: dict[str, Any]
+    problem: str | None
+
+
+def find_projects_folder(option: Path | None = None, must_exist: bool = False) -> Path:
+    """Return the projects folder: the option, else $EDC_PROJECTS, else `projects` in the working folder.
+
+    Raises UserError when it is no folder, or, with `must_exist`, when it is missing.
+    """
+    from_environment = os.environ.get("EDC_PROJECTS")
+    folder = Path(option or from_environment or "projects").expanduser().absolute()
+    origin = "--projects" if option else "$EDC_PROJECTS" if from_environment else "the working folder's projects"
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{origin}: {printable(folder)} is not a folder")
+    if must_exist and not folder.exists():
+        raise UserError(f"{origin}: there is no folder {printable(folder)}; go where your projects are or give --projects FOLDER")
+    return folder
+
+
+def create_run(projects: Path, name: str, run_toml: str) -> Run:
+    """Create the folder `<projects>/<name>/runs/<UTC time>-<4 random characters>/` with run.toml in it; making it is the claim.
+
+    Raises UserError for a name that cannot be a folder's, RunError when the folder cannot be written.
+    """
+    if not name or name.startswith(".") or "/" in name or printable(name) != name:
+        raise UserError(f"project name {printable(name)!r}: use a file name without slashes, control characters or a leading dot")
+    runs = projects / name / "runs"
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+        while True:
+            run_id = time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + "".join(secrets.choice(_BASE32) for _ in range(4))
+            try:
+                (runs / run_id).mkdir()
+                break
+            except FileExistsError:
+                continue
+    except OSError as error:
+        raise RunError(f"cannot create a run folder in {printable(runs)}: {error.strerror or error}") from error
+    run = Run(runs / run_id, run_id, name)
+    write_text(run.run_toml, run_toml)
+    return run
+
+
+def list_runs(projects: Path, project: str | None = None, now: float | None = None) -> list[Listing]:
+    """List every run, or those of one project, newest first, with computed status; broken files are told in `problem`."""
+    listings = []
+    for run in _runs(projects, project):
+        summary, problem = read_object(run.summary)
+        if problem is None:
+            problem = _run_toml_problem(run, parse=summary is None)
+        listings.append(Listing(run, run_status(run.folder, now), summary or {}, problem))
+    return listings
+
+
+def find_run(projects: Path, text: str) -> Run:
+    """Find a run by its folder, its id, a unique prefix of its id, or its project's name or file (the project's latest run).
+
+    Raises UserError naming what comes near when nothing, or more than one run, fits.
+    """
+    if not text:
+        raise UserError("which run? Give its folder, its id, the beginning of its id, or its project's name")
+    folder = Path(text).expanduser()
+    if _is_run_folder(folder):
+        return open_run(folder)
+    runs = _runs(projects)
+    exact = [run for run in runs if run.id == text]
+    name = Path(text).stem if text.endswith(".toml") else text
+    of_project = [run for run in runs if run.project == name]
+    if exact or of_project:
+        return (exact or of_project)[0]
+    begun = [run for run in runs if run.id.startswith(text)]
+    if len(begun) == 1:
+        return begun[0]
+    if begun:
+        raise UserError(f"{printable(text)} is the beginning of {len(begun)} runs: {_some([run.id for run in begun])}; give more of it")
+    if (projects / f"{name}.toml").is_file():
+        raise UserError(f"project {printable(name)} has no runs yet; start one with `edc run {printable(name)}`")
+    if folder.is_dir() and os.sep in text:
+        raise UserError(f"{printable(folder)} is not a run folder: it holds no run.toml")
+    raise UserError(f"no run or project {printable(text)} in {printable(projects)}{_near(text, runs)}")
+
+
+def latest_unfinished(projects: Path, name: str, fingerprint: str) -> Run | None:
+    """Return a project's newest run frozen from the same resolved project that is neither done nor alive, or None.
+
+    The fingerprint is compared with `project_fingerprint` of the table [frozen] in run.toml.
+    """
+    for run in _runs(projects, name):
+        try:
+            frozen = read_run_toml(run).get("frozen")
+        except UserError:
+            continue
+        if isinstance(frozen, dict) and frozen.get("project_fingerprint") == fingerprint and run_status(run.folder).resumable:
+            return run
+    return None
+
+
+def read_run_toml(run: Run) -> dict[str, Any]:
+    """Read the frozen project of a run; raises UserError in one line when run.toml is missing, empty or not valid TOML."""
+    import tomllib
+
+    problem = None
+    try:
+        value = tomllib.loads(run.run_toml.read_text(encoding="utf-8"))
+        if not value:
+            problem = "is empty"
+    except FileNotFoundError:
+        problem = "is missing"
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror or error})"
+    except (ValueError, RecursionError) as error:
+        problem = f"is not valid TOML ({printable(error, 120)})"
+    if problem:
+        raise UserError(f"run {printable(run.id)}: run.toml {problem}")
+    return value
+
+
+def delete_run(run: Run) -> None:
+    """Remove a run's folder; it leaves every list at once, by a hidden name, before its files go.
+
+    Raises UserError when the run is alive or the folder is no run, RunError when the folder cannot be removed.
+    """
+    if not _is_run_folder(run.folder) and run.folder.parent.name != "runs":
+        raise UserError(f"{printable(run.folder)} is not a run folder and stays")
+    status = run_status(run.folder)
+    lock = None if status.alive else take_lock(run.run_lock)  # held until the end, so that nobody starts what is being removed
+    if lock is None:
+        name = printable(run.id)
+        raise UserError(f"run {name} is {status.word} ({status.reason}) and stays; stop it first with `edc stop {name}`")
+    with lock:
+        hidden = run.folder.with_name(f"{_REMOVING}{run.folder.name}-{secrets.token_hex(3)}")
+        try:
+            run.folder.rename(hidden)
+            if hidden.is_symlink():
+                hidden.unlink()
+            else:
+                shutil.rmtree(hidden)
+        except OSError as error:
+            raise RunError(f"cannot remove {printable(run.folder)}: {error.strerror or error}") from error
+
+
+def _runs(projects: Path, project: str | None = None) -> list[Run]:
+    """Return the runs by their folders' names alone, newest first."""
+    names = [project] if project is not None else _folders(projects)
+    runs = [Run(projects / name / "runs" / run_id, run_id, name) for name in names for run_id in _folders(projects / name / "runs")]
+    return sorted(runs, key=lambda run: (run.id, run.project), reverse=True)
+
+
+def _folders(folder: Path) -> Iterator[str]:
+    try:
+        with os.scandir(folder) as entries:
+            yield from [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
+    except OSError:
+        return
+
+
+def _is_run_folder(folder: Path) -> bool:
+    return any((folder / mark).exists() for mark in MARKS)
+
+
+def _run_toml_problem(run: Run, parse: bool) -> str | None:
+    """Say what is wrong with run.toml; parsed only where no summary stands in for it, because TOML is slow to read."""
+    if parse:
+        try:
+            read_run_toml(run)
+        except UserError as error:
+            return str(error).partition(": ")[2]
+        return None
+    try:
+        return None if run.run_toml.stat().st_size else "run.toml is empty"
+    except OSError:
+        return "run.toml is missing"
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(printable(name) for name in names[:5])
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
+
+
+def _near(text: str, runs: list[Run]) -> str:
+    import difflib
+
+    names = list(dict.fromkeys([run.project for run in runs] + [run.id for run in runs]))
+    close = difflib.get_close_matches(text, names, n=3, cutoff=0.5)
+    if close:
+        return f"; did you mean {_some(close)}?"
+    return "; there are no runs yet" if not runs else f"; the latest runs are {_some([run.id for run in runs[:5]])}"

@@ -1,0 +1,151 @@
+"""The stage cache: finished steps under their fingerprints, hard-linked into every run that needs them.
+
+`<projects>/.cache/<stage>/<fingerprint>/` holds what the step wrote and its `done.json`; a folder is there whole or not at all.
+"""
+
+import errno
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from engine.errors import RunError, Stopped
+from engine.files import digest_file, read_json, write_json
+from engine.project.plan import Step
+
+CACHE = ".cache"
+NEVER_SHARED = ("checkpoint", "progress.json", ".")  # beginnings of names that belong to unfinished work
+
+
+def cache_folder(projects: Path) -> Path:
+    """Return the cache of a projects folder."""
+    return projects / CACHE
+
+
+def finished(folder: Path, step: Step, *, thorough: bool = True) -> dict[str, Any] | None:
+    """Return `done.json` of a folder that holds the finished step, or None when it does not, or not undamaged.
+
+    Every file must have the size that was recorded, and with `thorough` the content.
+    """
+    try:
+        done = read_json(folder / "done.json")
+        if done["fingerprint"] != step.fingerprint:
+            return None
+        for name, facts in done["files"].items():
+            path = folder / name
+            if path.stat().st_size != facts["bytes"] or (thorough and digest_file(path) != facts["sha256"]):
+                return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return done
+
+
+def write_done(folder: Path, step: Step, result: dict[str, Any], *, seconds: float, peak_memory_bytes: int) -> dict[str, Any]:
+    """Record a step as finished: its settings, result and cost, and size and digest of every file it wrote."""
+    files = {
+        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": digest_file(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "done.json" and not path.name.startswith(NEVER_SHARED)
+    }
+    done = {
+        "fingerprint": step.fingerprint,
+        "stage": step.stage,
+        "step": step.name,
+        "settings": step.settings,
+        "result": result,
+        "seconds": round(seconds, 3),
+        "peak_memory_bytes": peak_memory_bytes,
+        "finished": time.time(),
+        "files": files,
+    }
+    write_json(folder / "done.json", done)
+    return done
+
+
+def link_folder(source: Path, target: Path, names: list[str]) -> None:
+    """Make `target` hold the files `names` of `source` as hard links (copies where links are impossible), in one step.
+
+    A `target` that is there already is replaced. Raises RunError naming the folder when it cannot be written.
+    """
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        for name in names:
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+            _link(source / name, temporary / name)
+        if target.exists():
+            old = target.with_name(f".{target.name}.{secrets.token_hex(4)}.old")
+            target.rename(old)
+            temporary.rename(target)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary.rename(target)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise RunError(f"cannot write {target}: {error.strerror or error}") from error
+
+
+def _link(source: Path, target: Path) -> None:
+    """Hard-link a file, or copy it where the file system or its limits forbid that."""
+    try:
+        target.hardlink_to(source)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES):
+            raise
+        shutil.copy2(source, target)
+
+
+def publish(folder: Path, step: Step, done: dict[str, Any], cache: Path) -> None:
+    """Put a finished step of a run into the cache, unless it is there."""
+    target = cache / step.stage / step.fingerprint
+    if finished(target, step, thorough=False) is None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        link_folder(folder, target, [*done["files"], "done.json"])
+
+
+def reuse(folder: Path, step: Step, cache: Path) -> dict[str, Any] | None:
+    """Link a finished step from the cache into a run's folder and return its `done.json`; None when the cache has no undamaged one."""
+    source = cache / step.stage / step.fingerprint
+    done = finished(source, step)
+    if done is not None:
+        link_folder(source, folder, [*done["files"], "done.json"])
+    return done
+
+
+@contextmanager
+def claimed(step: Step, cache: Path, *, stop_wanted: Callable[[], bool], on_wait: Callable[[], None]) -> Iterator[None]:
+    """Hold a step's claim while it is computed, so that two runs never compute the same step at once.
+
+    Waits while another process holds it (calling `on_wait` once). Raises Stopped when a stop is wanted meanwhile, RunError when the
+    cache cannot be written.
+    """
+    import fcntl
+
+    path = cache / step.stage / f"{step.fingerprint}.lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = path.open("a")
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+    with handle:
+        waited = False
+        while True:
+            try:
+                fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if error.errno not in (errno.EAGAIN, errno.EACCES):
+                    raise RunError(f"cannot lock {path}: {error.strerror or error}") from error
+            if not waited:
+                on_wait()
+                waited = True
+            if stop_wanted():
+                raise Stopped(f"{step.id}: stopped while another run computes it")
+            time.sleep(0.2)
+        yield
+        with suppress(OSError):  # the name is for the living only; the claim itself ends with the handle
+            os.unlink(path)

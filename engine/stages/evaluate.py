@@ -1,0 +1,241 @@
+"""Evaluate: train a student from scratch on a set of images and measure it on the real test split."""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from engine.compute.checkpoint import load_checkpoint, save_checkpoint
+from engine.compute.precision import autocast
+from engine.compute.seeding import seed_for
+from engine.data.condensed import read_condensed
+from engine.data.views import Chunk, Views, ViewSettings, chunk_limit, chunks, draw_epoch, render
+from engine.errors import RunError, Stopped
+from engine.stages import averaging, schedules, training
+from engine.stages.inputs import Inputs, RealImages
+from engine.stages.labelling import label_chunk
+from engine.stages.losses import student_loss
+from engine.stages.report import Report
+from engine.stages.squeeze import Trainer
+
+MEASUREMENTS = 10  # about as many as a training makes when `evaluate.every` is 0
+RECALIBRATION_VIEWS = 1000
+
+
+def evaluate(settings: dict[str, Any], inputs: Inputs, folder: Path, report: Report) -> dict[str, Any]:
+    """Train one student with one seed on a set and return its accuracies in percent (EDC 3.4, Tables 6-10).
+
+    The sets `condensed` and `random` are trained with soft labels, `full` with hard labels on the whole training split. Writes
+    `student.safetensors` and `history.json`-like metrics; raises Stopped after a checkpoint when asked to stop, RunError when the loss
+    is no longer a number.
+    """
+    if settings["set"] == "full":
+        return _evaluate_full(settings, inputs, folder, report)
+    student = _Student(settings, inputs, folder, report)
+    return student.train()
+
+
+def _evaluate_full(settings: dict[str, Any], inputs: Inputs, folder: Path, report: Report) -> dict[str, Any]:
+    """Train a student on all real images: hard labels, padded crops and mirrors as in squeeze, cosine to zero."""
+    name, seed, epochs, size = settings["student"], settings["seed"], settings["evaluate.full_epochs"], settings["evaluate.full_batch_size"]
+    train = RealImages(inputs.store.train, inputs.device)
+    model = training.fresh_model(name, inputs, seed, "student", name)
+    optimizer = _optimizer(settings, model)
+    steps = len(training.epoch_batches(len(train), size, 0))
+    rates = [settings["evaluate.learning_rate"] * factor for factor in schedules.cosine(epochs) for _ in range(steps)]
+    trainer = Trainer(model, optimizer, inputs, folder, report)
+    flip = settings["squeeze.flip"] and settings["mirror"]
+    trainer.run(
+        train, epochs=epochs, batch_size=size, rates=rates, padding=settings["squeeze.padding"], flip=flip, seed=(seed, "full", name)
+    )
+    final = training.measure(model, RealImages(inputs.store.test, inputs.device), inputs)
+    return {"final": final, "best_on_test": final, "updates": epochs * steps}
+
+
+def _optimizer(settings: dict[str, Any], model: nn.Module) -> torch.optim.Optimizer:
+    """Return the student's optimiser."""
+    return training.make_optimizer(
+        settings["evaluate.optimizer"],
+        model,
+        learning_rate=settings["evaluate.learning_rate"],
+        weight_decay=settings["evaluate.weight_decay"],
+        momentum=settings["evaluate.momentum"],
+    )
+
+
+class _Student:
+    """One student's training on a condensed set, which can be interrupted at the end of any chunk of views."""
+
+    def __init__(self, settings: dict[str, Any], inputs: Inputs, folder: Path, report: Report) -> None:
+        self.settings, self.inputs, self.folder, self.report = settings, inputs, folder, report
+        condensed = read_condensed(inputs.folder("images"))
+        self.images, self.labels = condensed.images.to(inputs.device), condensed.labels.to(inputs.device)
+        self.stored = np.load(inputs.folder("labels") / "logits.npy", mmap_mode="r") if "labels" in inputs.folders else None
+        self.observers = inputs.observers() if "observers" in inputs.folders else []
+        # Stored labels belong to the views of their own seed; asked online, each student sees views of its own.
+        view_seed = seed_for("labels", settings["seed"]) if self.stored is None else _stored_seed(inputs)
+        self.views = ViewSettings.of(settings, view_seed)
+        self.test = RealImages(inputs.store.test, inputs.device)
+        self.epochs = settings["evaluate.epochs"]
+        self.side = inputs.store.resolution
+        self.batches = -(-len(self.images) // self.views.batch_size)
+        self.updates = self.epochs * self.batches
+        self.model = training.fresh_model(settings["student"], inputs, settings["seed"], "student", settings["student"])
+        self.optimizer = _optimizer(settings, self.model)
+        self.scaler = torch.amp.GradScaler(torch.device(inputs.device).type, enabled=inputs.precision == "float16")
+        self.momentum = averaging.capped_momentum(settings["evaluate.ema"], self.updates)
+        if self.momentum < settings["evaluate.ema"]:
+            report.log(
+                f"evaluate.ema lowered from {settings['evaluate.ema']} to {self.momentum:.4f}: there are only {self.updates} updates"
+            )
+        self.average = copy.deepcopy(self.model) if settings["evaluate.ema"] else None
+        self.factors = schedules.of_project(
+            settings["evaluate.schedule"],
+            self.epochs,
+            zeta=settings["evaluate.zeta"],
+            milestones=settings["evaluate.milestones"],
+            gamma=settings["evaluate.gamma"],
+        )
+        self.next_chunk, self.history = 0, []
+        self.alrs = {"factor": 1.0, "previous": None}
+        self.epoch_losses: list[Tensor] = []
+        self._restore()
+
+    def train(self) -> dict[str, Any]:
+        """Run all remaining chunks and return the accuracies."""
+        dropout = training.has_dropout(self.model)
+        self.model.train()
+        limit = chunk_limit(self.side)
+        for chunk in chunks(len(self.images), self.side, self.epochs, self.views, limit=limit, first=self.next_chunk):
+            rendered = render(self.images, chunk.views, self.views, self.inputs.mean, self.inputs.std)
+            teacher = self._teacher(rendered, chunk)
+            own = self.labels[chunk.views.index.to(self.inputs.device)]
+            partner = own[chunk.views.partner.to(self.inputs.device)]
+            share = chunk.views.share.to(self.inputs.device)
+            for number, (epoch, first, last) in enumerate(chunk.batches):
+                part = slice(first, last)
+                if dropout:
+                    torch.manual_seed(seed_for(self.settings["seed"], "dropout", chunk.number, number))
+                loss = self._update(
+                    epoch, rendered[part], None if teacher is None else teacher[part], own[part], partner[part], share[part]
+                )
+                self.epoch_losses.append(loss)
+                if len(self.epoch_losses) == self.batches:
+                    self._epoch_done(epoch)
+            self.next_chunk = chunk.number + 1
+            self.report.progress(chunk.batches[-1][0] + 1, self.epochs, "epochs")
+            if self.report.checkpoint_due():
+                self._checkpoint()
+        return self._finish()
+
+    def _teacher(self, rendered: Tensor, chunk: Chunk) -> Tensor | None:
+        """Return the soft labels (M, classes) of a chunk's views, read or asked for; None for hard labels."""
+        if self.stored is not None:
+            rows = self.stored[chunk.first_view : chunk.first_view + len(chunk.views)]
+            return torch.from_numpy(rows.astype(np.float32)).to(self.inputs.device)
+        return label_chunk(self.observers, rendered, chunk, self.settings, self.inputs) if self.observers else None
+
+    def _update(self, epoch: int, views: Tensor, teacher: Tensor | None, own: Tensor, partner: Tensor, share: Tensor) -> Tensor:
+        """Take one optimiser step on a batch of views and return its loss, still on the device."""
+        training.set_learning_rate(self.optimizer, self.settings["evaluate.learning_rate"] * self.factors[epoch] * self.alrs["factor"])
+        with autocast(self.inputs.device, self.inputs.precision):
+            logits = self.model(views)
+        loss = student_loss(self.settings, logits, teacher, own, partner, share)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average is not None:
+            averaging.update_average(self.average, self.model, self.momentum)
+        return loss.detach()
+
+    def _epoch_done(self, epoch: int) -> None:
+        """Tell the epoch's loss, adapt ALRS, and measure where it is due."""
+        loss = torch.stack(self.epoch_losses).mean()
+        self.epoch_losses.clear()
+        self.report.later(epoch + 1, {"loss": loss})
+        if self.settings["evaluate.schedule"] == "alrs":
+            value = loss.item()
+            self.alrs["factor"] *= schedules.alrs_factor(self.alrs["previous"], value, gamma=self.settings["evaluate.gamma"])
+            self.alrs["previous"] = value
+        every = self.settings["evaluate.every"] or max(1, self.epochs // MEASUREMENTS)
+        if (epoch + 1) % every == 0 or epoch + 1 == self.epochs:
+            if not torch.isfinite(loss).item():
+                raise RunError(
+                    f"{self.folder.name}: the training loss is not a number after epoch {epoch + 1}; lower evaluate.learning_rate"
+                )
+            accuracy = training.measure(self._measured(), self.test, self.inputs)
+            self.history.append({"epoch": epoch + 1, **accuracy})
+            self.report.metrics(epoch + 1, **accuracy)
+
+    def _measured(self) -> nn.Module:
+        """Return the network that is measured: the student, or its average with batch-norm statistics as `evaluate.ema_batchnorm` says."""
+        if self.average is None:
+            return self.model
+        if self.settings["evaluate.ema_batchnorm"] == "ema":
+            return self.average
+        measured = copy.deepcopy(self.average)
+        if self.settings["evaluate.ema_batchnorm"] == "online":
+            averaging.copy_batchnorm(measured, self.model)
+        else:
+            with autocast(self.inputs.device, self.inputs.precision):
+                averaging.recalibrate(measured, self._recalibration_batches())
+        return measured
+
+    def _recalibration_batches(self) -> Iterator[Tensor]:
+        """Yield training batches of views drawn for this purpose, in all at least an epoch and about a thousand views."""
+        for epoch in range(-(-RECALIBRATION_VIEWS // len(self.images))):
+            views: Views = draw_epoch(len(self.images), self.side, self.epochs + epoch, self.views)
+            for first in range(0, len(views), self.views.batch_size):
+                last = min(len(views), first + self.views.batch_size)
+                yield render(self.images, views.part(first, last), self.views, self.inputs.mean, self.inputs.std)
+
+    def _checkpoint(self) -> None:
+        """Write everything the training goes on from; raises Stopped when a stop is wanted."""
+        tensors = training.model_tensors(self.model) | training.optimizer_tensors(self.optimizer)
+        if self.average is not None:
+            tensors |= training.model_tensors(self.average, "average")
+        if self.epoch_losses:
+            tensors["epoch_losses"] = torch.stack(self.epoch_losses)
+        values = {"next_chunk": self.next_chunk, "history": self.history, "alrs": self.alrs, "scaler": self.scaler.state_dict()}
+        save_checkpoint(self.folder, tensors, values)
+        self.report.flush()
+        self.report.checkpoint_written()
+        if self.report.stop_wanted():
+            raise Stopped(f"{self.folder.name}: stopped before chunk {self.next_chunk}")
+
+    def _restore(self) -> None:
+        """Take up the newest undamaged checkpoint of the folder, if there is one."""
+        tensors, values, damaged = load_checkpoint(self.folder)
+        for problem in damaged:
+            self.report.log(problem, "warning")
+        if not values:
+            return
+        training.restore_model(self.model, tensors)
+        training.restore_optimizer(self.optimizer, tensors)
+        if self.average is not None:
+            training.restore_model(self.average, tensors, "average")
+        if "epoch_losses" in tensors:
+            self.epoch_losses = list(tensors["epoch_losses"].to(self.inputs.device))
+        self.scaler.load_state_dict(values["scaler"])
+        self.next_chunk, self.history, self.alrs = values["next_chunk"], values["history"], values["alrs"]
+        self.report.log(f"goes on from epoch {self.history[-1]['epoch'] if self.history else 0}")
+
+    def _finish(self) -> dict[str, Any]:
+        """Save the measured network and return its accuracies: the last ones, and the best of all measurements."""
+        self.report.flush()
+        final = {name: value for name, value in self.history[-1].items() if name != "epoch"}
+        best = max(self.history, key=lambda row: row["top1"])
+        self.inputs.save_observer(self.folder, self._measured(), self.settings["student"], **final)
+        return {"final": final, "best_on_test": best, "updates": self.updates, "history": self.history, "ema": self.momentum}
+
+
+def _stored_seed(inputs: Inputs) -> int:
+    """Return the seed of the views that the stored labels belong to, as their step recorded it."""
+    from engine.files import read_json
+
+    return read_json(inputs.folder("labels") / "done.json")["settings"]["seed"]

@@ -1,0 +1,154 @@
+"""Runs a plan: takes finished steps from the run or the cache, computes the others, and keeps the summary true."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.errors import RunError
+from engine.files import write_text
+from engine.project.plan import Plan, Step
+from engine.runs.events import EventLog, MetricsWriter
+from engine.runs.layout import Run
+from engine.stages import cache as stage_cache
+from engine.stages.summary import Summary
+
+if TYPE_CHECKING:
+    from engine.stages.inputs import Inputs
+
+
+class Pipeline:
+    """One run of one plan; torch is loaded with the first step that must be computed."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        run: Run,
+        cache: Path,
+        events: EventLog,
+        *,
+        stop_wanted: Callable[[], bool],
+        on_progress: Callable[[str, str, int, int, str], None],
+        fresh: bool = False,
+    ) -> None:
+        """`on_progress(stage, step, done, total, unit)` hears of every advance; `fresh` computes steps that the cache holds."""
+        self.plan, self.run, self.cache, self.events = plan, run, cache, events
+        self.stop_wanted, self.on_progress, self.fresh = stop_wanted, on_progress, fresh
+        self.summary = Summary(plan, run)
+        self._inputs: Inputs | None = None
+
+    def execute(self) -> None:
+        """Bring every step of the plan into the run's folder, in order.
+
+        Raises Stopped when asked to stop, RunError when a step fails; the summary tells what is finished either way.
+        """
+        self.summary.write("running")
+        for step in self.plan.steps:
+            self._bring(step)
+        self.summary.write("done")
+
+    def folder(self, step: Step) -> Path:
+        """Return the step's folder in the run."""
+        return self.run.stages / step.folder
+
+    def _bring(self, step: Step) -> None:
+        """Take a step from the run, else from the cache, else compute it."""
+        folder = self.folder(step)
+        done = stage_cache.finished(folder, step)
+        if done is not None:
+            self.summary.finished(step, done)
+            return
+        if not self.fresh and self._reuse(step, folder):
+            return
+        with stage_cache.claimed(
+            step, self.cache, stop_wanted=self.stop_wanted, on_wait=lambda: self._say(f"{step.id}: another run computes it, waiting")
+        ):
+            if not self.fresh and self._reuse(step, folder):  # the other run may have finished it while this one waited
+                return
+            self._compute(step, folder)
+
+    def _reuse(self, step: Step, folder: Path) -> bool:
+        """Link the step from the cache if it is there."""
+        done = stage_cache.reuse(folder, step, self.cache)
+        if done is None:
+            return False
+        self.events.append("stage_reused", stage=step.stage, step=step.name, fingerprint=step.fingerprint)
+        self.summary.finished(step, done, reused=True)
+        return True
+
+    def _compute(self, step: Step, folder: Path) -> None:
+        """Run the stage's function for a step and record its result."""
+        self._prepare(folder, step)
+        self.events.append(
+            "stage_started", stage=step.stage, step=step.name, folder=str(folder.relative_to(self.run.folder)), fingerprint=step.fingerprint
+        )
+        self.summary.running(step)
+        self.on_progress(step.stage, step.name, 0, 0, "")
+        from engine.compute.precision import peak_memory_bytes, reset_peak_memory
+        from engine.stages import stage_function
+        from engine.stages.report import Report
+
+        inputs = self._inputs_for(step)
+        reset_peak_memory(self.plan.device)
+        worked = folder / ".seconds"  # of the attempts up to the checkpoint that this one goes on from
+        before = float(worked.read_text()) if worked.exists() else 0.0
+        started = time.monotonic()
+        with MetricsWriter(folder / "metrics.jsonl") as metrics:
+            report = Report(
+                on_metrics=metrics.write,
+                on_progress=lambda done, total, unit: self.on_progress(step.stage, step.name, done, total, unit),
+                on_log=self._say,
+                on_checkpoint=lambda: write_text(worked, str(before + time.monotonic() - started)),
+                stop_wanted=self.stop_wanted,
+            )
+            try:
+                result = stage_function(step.stage)(step.settings, inputs, folder, report)
+            except OSError as error:
+                raise RunError(f"{step.id}: {error.filename or folder}: {error.strerror or error}") from error
+        seconds = before + time.monotonic() - started
+        self._remove_leftovers(folder)
+        done = stage_cache.write_done(folder, step, result, seconds=seconds, peak_memory_bytes=peak_memory_bytes(self.plan.device))
+        stage_cache.publish(folder, step, done, self.cache)
+        self.events.append(
+            "stage_finished", stage=step.stage, step=step.name, seconds=done["seconds"], peak_memory_bytes=done["peak_memory_bytes"]
+        )
+        self.summary.finished(step, done)
+
+    def _prepare(self, folder: Path, step: Step) -> None:
+        """Make the step's folder; unfinished work of another fingerprint in it is of no use and goes."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            mark = folder / ".fingerprint"
+            if mark.exists() and mark.read_text() != step.fingerprint:
+                for path in folder.iterdir():
+                    path.unlink()
+            mark.write_text(step.fingerprint)
+        except OSError as error:
+            raise RunError(f"cannot write {folder}: {error.strerror or error}") from error
+
+    def _remove_leftovers(self, folder: Path) -> None:
+        """Delete the checkpoints of a finished step."""
+        for path in [*folder.glob("checkpoint*.safetensors"), *folder.glob(".*.tmp"), folder / "progress.json", folder / ".seconds"]:
+            path.unlink(missing_ok=True)
+
+    def _inputs_for(self, step: Step) -> "Inputs":
+        """Return the real images with the folders of the steps that this one reads."""
+        from dataclasses import replace
+
+        from engine.compute.precision import prepare_torch
+        from engine.data.decode import prepare
+        from engine.data.store import open_store
+        from engine.stages.inputs import Inputs
+
+        if self._inputs is None:
+            prepare_torch(self.plan.device, self.plan.project.compute.threads)
+            decoded = prepare(
+                self.plan.source, self.cache, lambda done, total: self.on_progress("data", self.plan.source.name, done, total, "images")
+            )
+            self._inputs = Inputs(open_store(decoded), self.plan.device, self.plan.precision)
+        folders = {role: tuple(self.folder(self.plan.step(step_id)) for step_id in ids) for role, ids in step.inputs.items()}
+        return replace(self._inputs, folders=folders)
+
+    def _say(self, text: str, level: str = "info") -> None:
+        """Log a sentence."""
+        self.events.append("log", level=level, text=text)

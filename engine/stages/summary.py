@@ -1,0 +1,147 @@
+"""A run's `summary.json`: the small file that a list, a comparison and the screen read."""
+
+import statistics
+from typing import Any
+
+from engine.files import read_json, write_json
+from engine.project.plan import STAGES, Plan, Step
+from engine.runs.layout import Run
+
+ACCURACIES = ("top1", "top5")
+
+
+class Summary:
+    """Collects what is finished and replaces `summary.json` after every step."""
+
+    def __init__(self, plan: Plan, run: Run) -> None:
+        self.plan, self.run = plan, run
+        self.done: dict[str, dict[str, Any]] = {}
+        self.current: str | None = None
+        self.reused = _reused_before(run)
+
+    def running(self, step: Step) -> None:
+        """Note the step that is being computed."""
+        self.current = step.id
+        self.reused.discard(step.id)
+        self.write("running")
+
+    def finished(self, step: Step, done: dict[str, Any], *, reused: bool = False) -> None:
+        """Note a finished step by its `done.json`."""
+        self.done[step.id] = done
+        self.current = None
+        if reused:
+            self.reused.add(step.id)
+        if len(self.done) == len(self.plan.steps) or not reused:
+            self.write("running")
+
+    def write(self, status: str) -> None:
+        """Replace `summary.json`."""
+        write_json(self.run.summary, self.content(status))
+
+    def content(self, status: str) -> dict[str, Any]:
+        """Return the summary as design.md's contract has it, with the single steps beside the stages."""
+        project = self.plan.project
+        return {
+            "schema": 1,
+            "run": self.run.id,
+            "project": self.run.project,
+            "title": project.title,
+            "status": status,
+            "dataset": project.dataset.name,
+            "method": project.condense.method,
+            "ipc": project.condense.ipc,
+            "seed": project.condense.seed,
+            "device": self.plan.device,
+            "precision": self.plan.precision,
+            "stages": {stage: self._stage(stage) for stage in STAGES if self._steps(stage)},
+            "steps": {step.id: self._step(step) for step in self.plan.steps},
+            "condensed": self._condensed(),
+            "observers": {step.name: self.done[step.id]["result"]["top1"] for step in self._steps("squeeze") if step.id in self.done},
+            "select": project.evaluate.select,
+            "results": self._results(),
+        }
+
+    def _steps(self, stage: str) -> list[Step]:
+        """Return the plan's steps of a stage."""
+        return [step for step in self.plan.steps if step.stage == stage]
+
+    def _step(self, step: Step) -> dict[str, Any]:
+        """Return one step's status, and its cost once it is finished."""
+        done = self.done.get(step.id)
+        if done is None:
+            return {"status": "running" if step.id == self.current else "waiting", "folder": step.folder}
+        return {
+            "status": "done",
+            "reused": step.id in self.reused,
+            "seconds": done["seconds"],
+            "peak_memory_bytes": done["peak_memory_bytes"],
+            "folder": step.folder,
+        }
+
+    def _stage(self, stage: str) -> dict[str, Any]:
+        """Return a stage's status: seconds are what its steps took whenever they were computed, `reused` is true when none was now."""
+        steps = self._steps(stage)
+        finished = [self.done[step.id] for step in steps if step.id in self.done]
+        running = any(step.id == self.current for step in steps)
+        status = "done" if len(finished) == len(steps) else "running" if running or finished else "waiting"
+        return {
+            "status": status,
+            "seconds": round(sum(done["seconds"] for done in finished), 3),
+            "reused": bool(finished) and all(step.id in self.reused for step in steps if step.id in self.done),
+            "peak_memory_bytes": max((done["peak_memory_bytes"] for done in finished), default=0),
+            "steps": len(steps),
+            "steps_done": len(finished),
+        }
+
+    def _condensed(self) -> dict[str, Any]:
+        """Return number and bytes of the condensed images, the bytes of their stored labels, and where they lie in the run."""
+        step = self.plan.condensed
+        done = self.done.get(step.id) if step else None
+        if step is None or done is None:
+            return {}
+        labels = self.done.get("relabel/condensed", {}).get("result", {})
+        return {
+            "images": done["result"]["images"],
+            "image_bytes": done["result"]["image_bytes"],
+            "label_bytes": labels.get("label_bytes", 0),
+            "folder": f"stages/{step.folder}",
+        }
+
+    def _results(self) -> list[dict[str, Any]]:
+        """Return one row for each set and student: mean and deviation (ddof 1) over the seeds finished so far, in percent."""
+        rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for step in self._steps("evaluate"):
+            if step.id in self.done:
+                rows.setdefault((step.settings["set"], step.settings["student"]), []).append(
+                    {"seed": step.settings["seed"], **self.done[step.id]["result"]}
+                )
+        headline = "best_on_test" if self.plan.project.evaluate.select == "best_on_test" else "final"
+        results = []
+        for (set_name, student), trainings in rows.items():
+            row: dict[str, Any] = {
+                "set": set_name,
+                "student": student,
+                "seeds": [one["seed"] for one in trainings],
+                "updates": trainings[0]["updates"],
+            }
+            for name in ACCURACIES:
+                if name in trainings[0]["final"]:
+                    row[name] = spread([one[headline][name] for one in trainings])
+            row["best_on_test"] = spread([one["best_on_test"]["top1"] for one in trainings])
+            results.append(row)
+        order = {"condensed": 0, "random": 1, "full": 2}
+        return sorted(results, key=lambda row: (row["student"], order.get(row["set"], 9)))
+
+
+def spread(values: list[float]) -> dict[str, Any]:
+    """Return mean, deviation (ddof 1; null for a single value) and the values, rounded to 3 digits."""
+    deviation = round(statistics.stdev(values), 3) if len(values) > 1 else None
+    return {"mean": round(statistics.fmean(values), 3), "std": deviation, "n": len(values), "values": [round(value, 3) for value in values]}
+
+
+def _reused_before(run: Run) -> set[str]:
+    """Return the steps that an earlier attempt at this run took from the cache."""
+    try:
+        return {name for name, facts in read_json(run.summary)["steps"].items() if facts.get("reused")}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return set()

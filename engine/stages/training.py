@@ -1,0 +1,113 @@
+"""Training a network, shared by observers, students and the control on the whole dataset."""
+
+import torch
+from torch import Tensor, nn
+
+from engine.compute.precision import autocast
+from engine.compute.seeding import generator, seed_for
+from engine.data import augment
+from engine.models.registry import create_model
+from engine.stages.inputs import Inputs, RealImages
+
+
+def fresh_model(name: str, inputs: Inputs, *seed: str | int) -> nn.Module:
+    """Build a network whose random weights depend on `seed` alone, in channels_last on the device."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(*seed))
+        model = create_model(name, inputs.classes, inputs.store.resolution)
+    return model.to(device=inputs.device, memory_format=torch.channels_last)
+
+
+def has_dropout(model: nn.Module) -> bool:
+    """Say whether a network draws random numbers of its own while it trains."""
+    return any("drop" in type(module).__name__.lower() or "stochastic" in type(module).__name__.lower() for module in model.modules())
+
+
+def decay_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+    """Split the parameters: only weights with more than one dimension are decayed (EDC, G-VBSM, RDED, SRe2L)."""
+    decayed = [value for name, value in model.named_parameters() if value.ndim > 1 and "weight" in name]
+    kept = [value for name, value in model.named_parameters() if not (value.ndim > 1 and "weight" in name)]
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
+
+
+def make_optimizer(name: str, model: nn.Module, *, learning_rate: float, weight_decay: float, momentum: float) -> torch.optim.Optimizer:
+    """Return sgd, adam or adamw over the decay groups of a network."""
+    groups = decay_groups(model, weight_decay)
+    if name == "sgd":
+        return torch.optim.SGD(groups, lr=learning_rate, momentum=momentum)
+    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name](groups, lr=learning_rate)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Give every group of an optimiser the same learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return an optimiser's state as flat tensors `<parameter>.<name>` for a checkpoint."""
+    return {
+        f"optimizer.{index}.{name}": value
+        for index, state in optimizer.state_dict()["state"].items()
+        for name, value in state.items()
+        if value is not None
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Give an optimiser the state that `optimizer_tensors` returned."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith("optimizer."):
+            _, index, name = key.split(".", 2)
+            state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def model_tensors(model: nn.Module, prefix: str = "model") -> dict[str, Tensor]:
+    """Return a network's parameters and buffers as flat tensors for a checkpoint."""
+    return {f"{prefix}.{name}": value for name, value in model.state_dict().items()}
+
+
+def restore_model(model: nn.Module, tensors: dict[str, Tensor], prefix: str = "model") -> None:
+    """Give a network what `model_tensors` returned."""
+    model.load_state_dict({key.removeprefix(f"{prefix}."): value for key, value in tensors.items() if key.startswith(f"{prefix}.")})
+
+
+def real_batch(images: RealImages, indices: Tensor, inputs: Inputs, *, padding: int, flip: bool, draws: torch.Generator) -> Tensor:
+    """Return real images (B, 3, H, W) in normalised units, randomly cropped after zero padding and mirrored."""
+    batch = images.take(indices)
+    if padding:
+        offsets = augment.draw_offsets(len(indices), padding=padding, generator=draws)
+        batch = augment.padded_crop(batch, offsets, padding=padding, fill=(0, 0, 0))
+    if flip:
+        batch = augment.flip(batch, augment.draw_flips(len(indices), generator=draws).to(batch.device))
+    return inputs.normalise(batch)
+
+
+def epoch_batches(count: int, size: int, *seed: str | int) -> list[Tensor]:
+    """Return the shuffled indices of one epoch over `count` images in batches of `size`, without a last batch of one image.
+
+    A batch of one would break batch normalisation on 1x1 maps; its image waits for the next epoch.
+    """
+    parts = list(torch.randperm(count, generator=generator(*seed)).split(size))
+    return parts[:-1] if len(parts) > 1 and len(parts[-1]) == 1 else parts
+
+
+@torch.no_grad()
+def measure(model: nn.Module, images: RealImages, inputs: Inputs, *, batch_size: int = 500) -> dict[str, float]:
+    """Return the top-1 and top-5 accuracy (percent) of a network in evaluation mode on real images; top-5 only above five classes."""
+    training = model.training
+    model.eval()
+    hits1 = torch.zeros((), device=inputs.device)
+    hits5 = torch.zeros((), device=inputs.device)
+    for indices in torch.arange(len(images)).split(batch_size):
+        with autocast(inputs.device, inputs.precision):
+            logits = model(inputs.normalise(images.take(indices)))
+        labels = images.labels[indices.to(inputs.device)]
+        ranked = logits.float().topk(min(5, inputs.classes)).indices == labels[:, None]
+        hits1 += ranked[:, 0].sum()
+        hits5 += ranked.any(dim=1).sum()
+    model.train(training)
+    result = {"top1": 100 * hits1.item() / len(images)}
+    return result | ({"top5": 100 * hits5.item() / len(images)} if inputs.classes > 5 else {})

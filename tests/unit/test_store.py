@@ -1,0 +1,286 @@
+"""Run folders: created once, listed quickly, found by what a person types, removed safely."""
+
+import json
+import multiprocessing
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from engine.errors import RunError, UserError
+from engine.runs.liveness import take_lock
+from engine.runs.store import (
+    Run,
+    create_run,
+    delete_run,
+    find_projects_folder,
+    find_run,
+    latest_unfinished,
+    list_runs,
+    open_run,
+    read_run_toml,
+)
+from engine.runs.text import printable
+
+TOML = '[project]\ntitle = "x"\n\n[frozen]\nproject_fingerprint = "abc"\n'
+
+
+def make_run(projects, name, run_id, toml=TOML, **files):
+    folder = projects / name / "runs" / run_id
+    folder.mkdir(parents=True)
+    if toml is not None:
+        (folder / "run.toml").write_text(toml)
+    for stem, value in files.items():
+        (folder / f"{stem}.json").write_text(value if isinstance(value, str) else json.dumps(value))
+    return Run(folder, run_id, name)
+
+
+DONE = {"t": 1.0, "returncode": 0, "signal": None}
+STOPPED = {"t": 1.0, "pid": 5, "returncode": 75, "signal": None}
+
+
+def create_some(projects, count, queue):
+    queue.put([create_run(projects, "foo", TOML).id for _ in range(count)])
+
+
+class TestCreating:
+    def test_a_run_holds_its_frozen_project(self, tmp_path):
+        run = create_run(tmp_path, "foo", TOML)
+        assert run.folder == tmp_path / "foo" / "runs" / run.id
+        assert run.project == "foo"
+        assert read_run_toml(run)["frozen"]["project_fingerprint"] == "abc"
+        stamp = time.strptime(run.id[:15], "%Y%m%d-%H%M%S")
+        assert abs(time.mktime(stamp) - time.mktime(time.gmtime())) < 60
+        assert len(run.id) == len("20261122-153012-k3f9")
+
+    def test_eight_processes_at_once_never_share_a_folder(self, tmp_path):
+        context = multiprocessing.get_context("fork")
+        queue = context.Queue()
+        processes = [context.Process(target=create_some, args=(tmp_path, 25, queue)) for _ in range(8)]
+        for process in processes:
+            process.start()
+        ids = [run_id for _ in processes for run_id in queue.get(timeout=10)]
+        for process in processes:
+            process.join()
+        assert len(ids) == len(set(ids)) == 200
+        assert all((tmp_path / "foo" / "runs" / run_id / "run.toml").read_text() == TOML for run_id in ids)
+
+    def test_an_id_that_is_taken_is_not_used_again(self, tmp_path, monkeypatch):
+        choices = iter("aaaa" "aaaa" "bbbb")
+        monkeypatch.setattr("engine.runs.store.secrets.choice", lambda _: next(choices))
+        monkeypatch.setattr("engine.runs.store.time.strftime", lambda *_: "20261122-153012-")
+        assert [create_run(tmp_path, "foo", TOML).id[-4:] for _ in range(2)] == ["aaaa", "bbbb"]
+
+    @pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", ".hidden", "a\nb", "a\x1b[2J"])
+    def test_names_that_cannot_be_folders_are_refused(self, tmp_path, name):
+        with pytest.raises(UserError, match="project name") as caught:
+            create_run(tmp_path, name, TOML)
+        assert printable(caught.value) == str(caught.value)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_file_in_the_way_is_one_clear_error(self, tmp_path):
+        (tmp_path / "foo").write_text("")
+        with pytest.raises(RunError, match="cannot create a run folder"):
+            create_run(tmp_path, "foo", TOML)
+
+
+class TestListing:
+    def test_newest_first_over_all_projects(self, tmp_path):
+        make_run(tmp_path, "a", "20260101-000000-aaaa", exit=DONE)
+        make_run(tmp_path, "b", "20260103-000000-aaaa", exit=DONE)
+        make_run(tmp_path, "a", "20260102-000000-aaaa", exit=STOPPED)
+        assert [(item.run.project, item.status.word) for item in list_runs(tmp_path)] == [("b", "done"), ("a", "stopped"), ("a", "done")]
+        assert [item.run.project for item in list_runs(tmp_path, "a")] == ["a", "a"]
+
+    def test_no_projects_folder_is_no_runs(self, tmp_path):
+        assert list_runs(tmp_path / "missing") == []
+
+    def test_two_hundred_runs_are_listed_within_300_ms(self, tmp_path):
+        stages = {str(n): {"status": "done", "seconds": 1.0} for n in range(6)}
+        summary = {"schema": 1, "stages": stages, "results": [{"values": [1.0] * 5}] * 6}
+        for n in range(200):
+            make_run(tmp_path, f"p{n % 10}", f"20260101-000{n:03d}-aaaa", summary=summary, exit=DONE, heartbeat={"t": 1.0})
+        begun = time.perf_counter()
+        listings = list_runs(tmp_path)
+        assert time.perf_counter() - begun < 0.3
+        assert len(listings) == 200
+        assert all(item.status.word == "done" and item.problem is None for item in listings)
+
+    @pytest.mark.parametrize("stem", ["summary", "process", "exit", "heartbeat"])
+    @pytest.mark.parametrize("content", ["", "{", "[]", "\0\0\0\0", "null", '{"t": []}', '{"worker": 3, "supervisor": [], "signal": ""}'])
+    def test_a_broken_json_file_never_hides_a_run_or_the_others(self, tmp_path, stem, content):
+        make_run(tmp_path, "foo", "20260101-000000-aaaa", exit=DONE)
+        make_run(tmp_path, "foo", "20260102-000000-aaaa", **{stem: content})
+        listings = list_runs(tmp_path)
+        assert [item.run.id[7] for item in listings] == ["2", "1"]
+        assert listings[0].status.reason
+        if not content.startswith('{"'):
+            told = f"{listings[0].problem} {listings[0].status.reason}"
+            assert f"{stem}.json" in told or stem == "heartbeat"
+
+    def test_a_broken_summary_is_told(self, tmp_path):
+        make_run(tmp_path, "foo", "20260102-000000-aaaa", exit=DONE, summary="")
+        (item,) = list_runs(tmp_path)
+        assert (item.problem, item.summary, item.status.word) == ("summary.json is empty", {}, "done")
+
+    @pytest.mark.parametrize(("toml", "problem"), [("", "is empty"), ("a = ", "is not valid TOML"), (None, "is missing")])
+    def test_a_broken_run_toml_is_told(self, tmp_path, toml, problem):
+        make_run(tmp_path, "foo", "20260102-000000-aaaa", toml=toml, exit=DONE)
+        (item,) = list_runs(tmp_path)
+        assert item.problem.startswith(f"run.toml {problem}")
+
+    def test_a_bare_folder_is_shown_as_broken_and_files_and_hidden_folders_are_not_runs(self, tmp_path):
+        make_run(tmp_path, "foo", "20260102-000000-aaaa", toml=None)
+        (tmp_path / "foo.toml").write_text("")
+        (tmp_path / "foo" / "runs" / "note.txt").write_text("")
+        (tmp_path / "foo" / "runs" / ".removing-x").mkdir()
+        (tmp_path / ".cache" / "runs" / "x").mkdir(parents=True)
+        assert [(item.run.id, item.problem) for item in list_runs(tmp_path)] == [("20260102-000000-aaaa", "run.toml is missing")]
+
+
+class TestFinding:
+    @pytest.fixture
+    def projects(self, tmp_path):
+        for name, run_id in [("foo", "20260101-000000-aaaa"), ("foo", "20260102-000000-bbbb"), ("bar", "20260103-000000-cccc")]:
+            make_run(tmp_path, name, run_id)
+        (tmp_path / "new.toml").write_text("schema = 1")
+        return tmp_path
+
+    @pytest.mark.parametrize(
+        ("text", "found"),
+        [
+            ("20260101-000000-aaaa", "20260101-000000-aaaa"),
+            ("20260102", "20260102-000000-bbbb"),
+            ("foo", "20260102-000000-bbbb"),
+            ("projects/foo.toml", "20260102-000000-bbbb"),
+            ("bar", "20260103-000000-cccc"),
+        ],
+    )
+    def test_by_id_prefix_and_project(self, projects, text, found):
+        assert find_run(projects, text).id == found
+
+    def test_by_folder_also_far_from_any_projects(self, projects, tmp_path, monkeypatch):
+        run = find_run(projects, "foo")
+        assert find_run(projects, str(run.folder)) == run
+        monkeypatch.chdir(run.folder)
+        assert find_run(projects, ".").project == "foo"
+        copy = tmp_path / "elsewhere" / "my copy"
+        copy.mkdir(parents=True)
+        (copy / "summary.json").write_text('{"project": "foo"}')
+        assert find_run(projects, str(copy)).project == "foo"
+
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            ("2026", "is the beginning of 3 runs: 20260103-000000-cccc, 20260102"),
+            ("fooo", "did you mean foo?"),
+            ("new", "has no runs yet; start one with `edc run new`"),
+            ("\x1b[2Jqq", "no run or project \ufffd[2Jqq"),
+            ("", "which run?"),
+        ],
+    )
+    def test_what_cannot_be_found_names_what_is_near(self, projects, text, words):
+        with pytest.raises(UserError) as caught:
+            find_run(projects, text)
+        assert words in str(caught.value)
+
+    def test_a_folder_that_is_no_run_is_told(self, projects, tmp_path):
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(UserError, match="not a run folder"):
+            find_run(projects, str(tmp_path / "empty"))
+        with pytest.raises(UserError, match="not a run folder"):
+            open_run(tmp_path / "empty")
+
+
+class TestResuming:
+    def test_the_newest_unfinished_run_of_the_same_project_is_found(self, tmp_path):
+        make_run(tmp_path, "foo", "20260101-000000-aaaa", exit=STOPPED)
+        wanted = make_run(tmp_path, "foo", "20260102-000000-aaaa", exit=STOPPED)
+        make_run(tmp_path, "foo", "20260103-000000-aaaa", exit=DONE)
+        make_run(tmp_path, "foo", "20260104-000000-aaaa", toml=TOML.replace("abc", "other"), exit=STOPPED)
+        make_run(tmp_path, "foo", "20260105-000000-aaaa", toml="broken = ", exit=STOPPED)
+        make_run(tmp_path, "foo", "20260106-000000-aaaa", toml="frozen = 3", exit=STOPPED)
+        make_run(tmp_path, "bar", "20260107-000000-aaaa", exit=STOPPED)
+        assert latest_unfinished(tmp_path, "foo", "abc").id == wanted.id
+        assert latest_unfinished(tmp_path, "foo", "nothing") is None
+        assert latest_unfinished(tmp_path, "missing", "abc") is None
+
+    def test_a_run_that_is_alive_is_not_offered(self, tmp_path):
+        run = make_run(tmp_path, "foo", "20260101-000000-aaaa")
+        assert latest_unfinished(tmp_path, "foo", "abc") == run
+        with take_lock(run.run_lock):
+            assert latest_unfinished(tmp_path, "foo", "abc") is None
+
+
+class TestDeleting:
+    def test_a_finished_run_goes_with_everything_in_it(self, tmp_path):
+        run = make_run(tmp_path, "foo", "20260101-000000-aaaa", exit=DONE)
+        run.stage_folder(1, "squeeze", "resnet18").mkdir(parents=True)
+        (run.stage_folder(1, "squeeze", "resnet18") / "x").write_text("x")
+        delete_run(run)
+        assert list((tmp_path / "foo" / "runs").iterdir()) == []
+
+    def test_a_run_that_is_alive_stays(self, tmp_path):
+        run = make_run(tmp_path, "foo", "20260101-000000-aaaa")
+        with take_lock(run.run_lock), pytest.raises(UserError, match="stop it first"):
+            delete_run(run)
+        with take_lock(run.worker_lock), pytest.raises(UserError, match="stop it first"):
+            delete_run(run)
+        assert run.run_toml.exists()
+        delete_run(run)
+        assert not run.folder.exists()
+
+    def test_a_folder_that_is_no_run_stays(self, tmp_path):
+        run = make_run(tmp_path, "foo", "20260101-000000-aaaa")
+        with pytest.raises(UserError, match="not a run folder"):
+            delete_run(type(run)(tmp_path, tmp_path.name, "x"))
+        assert run.folder.exists()
+
+
+class TestProjectsFolder:
+    def test_option_before_environment_before_working_folder(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.delenv("EDC_PROJECTS", raising=False)
+        assert find_projects_folder() == tmp_path / "projects"
+        monkeypatch.setenv("EDC_PROJECTS", str(tmp_path / "env"))
+        assert find_projects_folder() == tmp_path / "env"
+        assert find_projects_folder(Path("option")) == tmp_path / "option"
+
+    def test_what_is_no_folder_is_refused(self, tmp_path, monkeypatch):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(UserError, match="--projects: .*is not a folder"):
+            find_projects_folder(tmp_path / "file")
+        monkeypatch.setenv("EDC_PROJECTS", str(tmp_path / "missing"))
+        with pytest.raises(UserError, match=r"\$EDC_PROJECTS: there is no folder"):
+            find_projects_folder(must_exist=True)
+
+
+class TestPrintable:
+    @pytest.mark.parametrize(
+        ("text", "shown"),
+        [
+            ("plain [bold]é日[/]", "plain [bold]é日[/]"),
+            ("a\nb\r\n\tc", "a b c"),
+            ("\x1b[2J\x07\x9b1m\x7f", "\ufffd[2J\ufffd\ufffd1m\ufffd"),
+            ("\u202eevil\u2066\udc80", "\ufffdevil\ufffd\ufffd"),
+            ("\u2028a\x85b", "a b"),
+            (Path("x"), "x"),
+        ],
+    )
+    def test_no_control_character_survives(self, text, shown):
+        assert printable(text) == shown
+        printable(text).encode()
+
+    def test_long_text_ends_in_an_ellipsis(self):
+        assert printable("a" * 100, 10) == "a" * 9 + "…"
+        assert printable("a" * 10, 10) == "a" * 10
+
+
+def test_the_room_loads_none_of_the_heavy_libraries():
+    code = (
+        "import sys, engine.runs.store, engine.runs.process, engine.runs.events\n"
+        "print([m for m in ('torch','textual','pydantic','rich','numpy','psutil') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
