@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from engine.data.sources import ClassIndex
 from engine.data.trees import shown
 from engine.errors import RunError, UserError
-from engine.files import replacing
+from engine.files import read_json, replacing
 
 FILE_NAME = "images.safetensors"
 # One key, because safetensors writes several in an order that changes from process to process, and equal sets must be equal bytes.
@@ -41,6 +41,15 @@ class CondensedDataset(Dataset):
     ) -> None:
         self.images, self.labels, self.classes, self.metadata = images, labels, classes, dict(metadata)
         self.mean, self.std = tuple(mean), tuple(std)
+
+    @classmethod
+    def open(cls, path: Path | str) -> "CondensedDataset":
+        """Read the condensed set of a run, given by the run's folder, or of a folder or file that holds one; else UserError."""
+        path = Path(path)
+        summary = path / "summary.json"
+        if summary.is_file():
+            path /= read_json(summary).get("condensed", {}).get("folder", "")
+        return read_condensed(path)
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -233,6 +233,15 @@ def locate(name: str, root: Path | None, data_root: Path, resolution: int | None
     )
 
 
+def found_in(name: str, data_root: Path) -> Path | None:
+    """Return the folder in which a dataset's files lie on this machine, looking without reading them; None when they are not here."""
+    try:
+        _, paths = _find(_dataset(name), None, data_root)
+    except (UserError, OSError):
+        return None
+    return next(iter(paths.values())).parent
+
+
 def _find(dataset: Dataset, root: Path | None, data_root: Path) -> Found:
     name = dataset.info.name
     if root is not None:

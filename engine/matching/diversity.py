@@ -8,7 +8,7 @@ DENSIFIED_SIDE = 32  # pixels to which images are pooled before they are compare
 
 
 def densification(images: Tensor, labels: Tensor, tau: float = 4.0, normalise: bool = False) -> Tensor:
-    """Flatten the spectrum of each class: sum over classes of KL(softmax(e / tau) || softmax(e)), no gradient into the first (G-VBSM Eq. 3).
+    """Flatten the spectrum of each class: sum over classes of KL(softmax(e / tau) || softmax(e)), no gradient into the first (methods 1.4).
 
     images: (B, 3, H, W) in normalised units; labels: (B,), on the CPU to spare a wait for the device. e: eigenvalues of X X^T, where X
     holds a class's images as rows, average-pooled to 32 x 32. normalise divides e by its mean, for the raw eigenvalues, hundreds to

@@ -258,9 +258,7 @@ def _columns(segments: Sequence[Segment], *, part: str | None = None, kind: str 
     return torch.tensor(chosen).repeat_interleave(torch.tensor([segment.size for segment in segments]))
 
 
-def _checked_segments(
-    layers: Sequence[MatchedLayer], settings: MatchSettings, table: StatisticsTable | None
-) -> tuple[Segment, ...]:
+def _checked_segments(layers: Sequence[MatchedLayer], settings: MatchSettings, table: StatisticsTable | None) -> tuple[Segment, ...]:
     """The segments that the table says or, without one, those of BatchNorm layers, whose sizes the modules know."""
     if table is None:
         if settings.layers != "bn" or settings.w_class:

@@ -18,8 +18,11 @@ from engine.project.schema import SECTIONS, Project
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "safetensors", "edc-tui")
 
 
-def freeze(resolved: Resolved, plan: Plan, *, until: str) -> str:
-    """Return the text of `run.toml`: all sections with every key, and a table [frozen] of versions, device, precision and fingerprints."""
+def freeze(resolved: Resolved, plan: Plan, *, until: str, fresh: bool = False) -> str:
+    """Return the text of `run.toml`: all sections with every key, and a table [frozen] of versions, device, precision and fingerprints.
+
+    `fresh` makes the run compute every step itself, whatever the cache holds.
+    """
     document = tomlkit.document()
     document["schema"] = 1
     document["title"] = resolved.project.title
@@ -29,6 +32,7 @@ def freeze(resolved: Resolved, plan: Plan, *, until: str) -> str:
     document["frozen"] = {
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "until": until,
+        "fresh": fresh,
         "project_fingerprint": plan.fingerprint,
         "data_fingerprint": plan.source.fingerprint,
         "resolution": plan.source.resolution,

@@ -35,7 +35,7 @@ class Dataset(Section):
 
     name: str = key("digits", "The dataset: a name that `edc datasets` lists, or `folder` for your own images.")
     root: str | None = key(None, "Folder that holds the data; otherwise it is looked for below the data root ($EDC_DATA).")
-    resolution: Annotated[int, Ge(8)] | None = key(None, "Working side of the square images; the dataset's own when absent.", unit="px")
+    resolution: Annotated[int, Ge(8), Le(1024)] | None = key(None, "Working side of the square images; the dataset's own when absent.", unit="px")
     mirror: bool | None = key(None, "Whether a mirrored image keeps its class; false switches every horizontal flip off.")
 
 

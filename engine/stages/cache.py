@@ -4,7 +4,6 @@
 """
 
 import errno
-import os
 import secrets
 import shutil
 import time
@@ -148,4 +147,4 @@ def claimed(step: Step, cache: Path, *, stop_wanted: Callable[[], bool], on_wait
             time.sleep(0.2)
         yield
         with suppress(OSError):  # the name is for the living only; the claim itself ends with the handle
-            os.unlink(path)
+            path.unlink()

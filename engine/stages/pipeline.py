@@ -1,5 +1,6 @@
 """Runs a plan: takes finished steps from the run or the cache, computes the others, and keeps the summary true."""
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -120,8 +121,8 @@ class Pipeline:
             folder.mkdir(parents=True, exist_ok=True)
             mark = folder / ".fingerprint"
             if mark.exists() and mark.read_text() != step.fingerprint:
-                for path in folder.iterdir():
-                    path.unlink()
+                shutil.rmtree(folder)
+                folder.mkdir()
             mark.write_text(step.fingerprint)
         except OSError as error:
             raise RunError(f"cannot write {folder}: {error.strerror or error}") from error

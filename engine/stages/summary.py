@@ -129,6 +129,10 @@ class Summary:
                     row[name] = spread([one[headline][name] for one in trainings])
             row["best_on_test"] = spread([one["best_on_test"]["top1"] for one in trainings])
             results.append(row)
+        for row in results:
+            control = next((other for other in results if (other["set"], other["student"]) == ("random", row["student"])), None)
+            if row["set"] == "condensed" and control is not None:
+                row["over_random"] = paired_difference(row, control)
         order = {"condensed": 0, "random": 1, "full": 2}
         return sorted(results, key=lambda row: (row["student"], order.get(row["set"], 9)))
 
@@ -137,6 +141,14 @@ def spread(values: list[float]) -> dict[str, Any]:
     """Return mean, deviation (ddof 1; null for a single value) and the values, rounded to 3 digits."""
     deviation = round(statistics.stdev(values), 3) if len(values) > 1 else None
     return {"mean": round(statistics.fmean(values), 3), "std": deviation, "n": len(values), "values": [round(value, 3) for value in values]}
+
+
+def paired_difference(row: dict[str, Any], control: dict[str, Any]) -> dict[str, Any] | None:
+    """Return mean and deviation of the differences in top-1 between two result rows, seed by seed; None when they share no seed."""
+    of_control = dict(zip(control["seeds"], control["top1"]["values"], strict=True))
+    pairs = zip(row["seeds"], row["top1"]["values"], strict=True)
+    differences = [value - of_control[seed] for seed, value in pairs if seed in of_control]
+    return spread(differences) if differences else None
 
 
 def _reused_before(run: Run) -> set[str]:

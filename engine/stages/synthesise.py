@@ -35,7 +35,7 @@ def synthesise(settings: dict[str, Any], inputs: Inputs, folder: Path, report: R
     images = inputs.normalise(start.images.to(inputs.device))
     observers = inputs.observers()
     tables = (
-        [StatisticsTable.load(folder / "table.safetensors") for folder in inputs.folders["tables"]]
+        [StatisticsTable.load(folder / "table.safetensors").to(inputs.device) for folder in inputs.folders["tables"]]
         if "tables" in inputs.folders
         else [None] * len(observers)
     )
@@ -154,7 +154,7 @@ class _Synthesis:
             optimizer.step()
             with torch.no_grad():
                 x.copy_(torch.maximum(torch.minimum(x, self.highest), self.lowest))
-            self._tell(number, iteration, parts)
+            self._tell(number, iteration, parts, groups)
             if self.report.checkpoint_due():
                 self._checkpoint(number, iteration + 1, images, x, average, optimizer, parts)
         self.first_iteration, self.resumed = 0, {}
@@ -168,7 +168,7 @@ class _Synthesis:
         loss, parts = self._loss(x, average, targets, views, number, iteration, seed)
         (gradient,) = torch.autograd.grad(loss * self.scale, x)
         if self.kind == "sam":
-            moved = flatness.sam_perturbation(x.detach(), gradient, self.settings["flatness.rho"]).requires_grad_(True)
+            moved = flatness.sam_perturbation(x.detach(), gradient, self.settings["flatness.rho"], views.groups).requires_grad_(True)
             states = [matcher.state_dict() for matcher in self.matchers]
             loss, _ = self._loss(moved, average, targets, views, number, iteration, seed)
             (gradient,) = torch.autograd.grad(loss * self.scale, moved)
@@ -231,24 +231,27 @@ class _Synthesis:
                 autocast(self.inputs.device, self.inputs.precision),
             ):
                 observer(views.of(average, iteration))
-            value = flatness.stat_ema_loss(moments, matcher.moments(), matcher)
+            value = flatness.stat_ema_loss(
+                moments, matcher.moments(), matcher.segments, settings["match.first_multiplier"], settings["match.norm"]
+            )
         else:
             return loss, parts
         return loss + settings["flatness.weight"] * value, parts | {"flatness": value.detach()}
 
     def _image_losses(self, x: Tensor, seen: Tensor, targets: Tensor, views: BatchViews, parts: dict[str, Tensor]) -> Tensor:
         """Return the losses that need no observer, adding them to `parts`: data densification (G-VBSM 3.1) and priors (SRe2L Eq. 7)."""
-        settings, total = self.settings, x.new_zeros(())
-        grouped = zip(seen.tensor_split(views.groups), targets.tensor_split(views.groups), strict=True)
+        settings, groups, total = self.settings, views.groups, x.new_zeros(())
+        losses = {}
         if settings["diversity.weight"]:
-            value = sum(diversity.densification(images, labels, tau=settings["diversity.tau"]) for images, labels in grouped)
-            parts["diversity"] = value.detach()
-            total = total + settings["diversity.weight"] * value
-        for name, prior in (("tv", priors.total_variation), ("l2", priors.mean_length)):
-            if settings[f"prior.{name}"]:
-                value = sum(prior(images) for images in seen.tensor_split(views.groups))
-                parts[name] = value.detach()
-                total = total + settings[f"prior.{name}"] * value
+            pairs = zip(seen.tensor_split(groups), targets.cpu().tensor_split(groups), strict=True)
+            losses["diversity"] = sum(diversity.densification(images, labels, settings["diversity.tau"]) for images, labels in pairs)
+        if settings["prior.tv"]:
+            losses["prior.tv"] = priors.total_variation(seen, groups)
+        if settings["prior.l2"]:
+            losses["prior.l2"] = priors.mean_norm(seen, groups)
+        for name, value in losses.items():
+            parts[name.removeprefix("prior.")] = value.detach()
+            total = total + settings["diversity.weight" if name == "diversity" else name] * value
         return total
 
     def _chosen(self, number: int, iteration: int, seed: int) -> list[int]:
@@ -262,28 +265,38 @@ class _Synthesis:
         return [turn % count]
 
     def _sampled_targets(self, index: int, labels: Tensor, seed: int, number: int) -> Tensor | None:
-        """Return class targets from random real images of the batch's classes, where `match.class_source` asks for them."""
+        """Return class targets from random real images of the batch's classes, where `match.class_source` asks for them.
+
+        As many images of each class as the batch has; the result is shaped as `Matcher.start_batch` takes it.
+        """
         settings, store = self.settings, self.inputs.store
         if settings["match.class_source"] == "table" or not settings["match.w_class"]:
             return None
+        present, local, counts = labels.unique(return_inverse=True, return_counts=True)
         rows = []
-        for label, count in zip(*labels.unique(return_counts=True), strict=True):
-            span = store.train.rows_of_class(int(label))
-            draws = generator(seed, "sampled-real", number, store.classes.names[int(label)])
-            rows.append(span.start + torch.randperm(span.stop - span.start, generator=draws)[: int(count)])
-        picked = torch.cat(rows).sort().values
-        images = self.inputs.normalise(torch.from_numpy(store.train.images[picked.numpy()]).to(self.inputs.device))
-        patch = settings["match.patch_size"] if settings["match.layers"] == "bn+conv" else 0
-        accumulator = TableAccumulator(self.observers[index], settings["match.layers"], patch or None, len(store.classes))
+        for label, count in zip(present.tolist(), counts.tolist(), strict=True):
+            span = store.train.rows_of_class(label)
+            draws = generator(seed, "sampled-real", number, store.classes.names[label])
+            rows.append(span.start + torch.randperm(span.stop - span.start, generator=draws)[:count])
+        images = self.inputs.normalise(torch.from_numpy(store.train.images[torch.cat(rows).numpy()]).to(self.inputs.device))
+        accumulator = TableAccumulator(
+            self.observers[index],
+            kind=settings["match.layers"],
+            patch=settings["match.patch_size"] or None,
+            classes=len(present),
+            device=self.inputs.device,
+        )
         with torch.no_grad(), accumulator, autocast(self.inputs.device, self.inputs.precision):
             self.observers[index](images)
-        accumulator.add(torch.from_numpy(store.train.labels[picked.numpy()]).to(self.inputs.device))
-        return self.matchers[index].class_target_from(accumulator.finish(), labels)
+        accumulator.add(torch.cat([torch.full((len(some),), place) for place, some in enumerate(rows)]))
+        if settings["match.class_form"] == "per_class_sum":
+            local = torch.cat([group.unique() for group in local])[:, None]
+        return accumulator.finish().class_target(local, settings["match.class_variance"])
 
-    def _tell(self, number: int, iteration: int, parts: dict[str, Tensor]) -> None:
-        """Report the parts of the loss and the progress over all batches."""
+    def _tell(self, number: int, iteration: int, parts: dict[str, Tensor], groups: int) -> None:
+        """Report the parts of the loss, as means over statistics batches, and the progress over all batches."""
         step = number * self.iterations + iteration + 1
-        self.report.later(step, parts)
+        self.report.later(step, {name: value / groups for name, value in parts.items()})
         self.report.progress(step, self.batches * self.iterations, "iterations")
 
     def _resume_batch(self, x: Tensor, average: Tensor, optimizer: torch.optim.Adam) -> int:

@@ -1,0 +1,302 @@
+"""The command line `edc`: what each command takes and says of itself; the work is done in `engine.commands`.
+
+Nothing but typer is imported until a command needs it, so that `edc list` answers at once.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine.errors import RunError, UserError
+
+app = typer.Typer(
+    name="edc",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+ProjectsOption = Annotated[
+    Path | None, typer.Option("--projects", metavar="DIR", help="The projects folder; else $EDC_PROJECTS, else ./projects.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the facts as JSON, for programs.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a value of the project; may be given again.")
+]
+UntilOption = Annotated[str, typer.Option("--until", metavar="STAGE", help="Stop after this stage: squeeze … evaluate.")]
+ProjectArgument = Annotated[str, typer.Argument(metavar="PROJECT", help="A project's name, or the path of its TOML file.")]
+ProjectsArgument = Annotated[list[str], typer.Argument(metavar="PROJECT", help="Names of projects, or paths of their TOML files.")]
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run's folder, its id or the id's beginning, or a project for its latest run.")
+]
+RunsArgument = Annotated[
+    list[str], typer.Argument(metavar="RUN", help="Runs, each as its folder, its id, the id's beginning, or its project.")
+]
+
+
+@app.callback()
+def edc(projects: ProjectsOption = None) -> None:
+    """Condense image datasets into a few synthetic images per class, and measure what a network learns from them.
+
+    \b
+    A first try, in three minutes and without a GPU:
+      edc run projects/quickstart.toml
+    """
+
+
+@app.command()
+def new(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The project's name; its file will be NAME.toml.")],
+    dataset: Annotated[str, typer.Option(metavar="D", help="What to condense; `edc datasets` lists the choices.")] = "digits",
+    method: Annotated[str, typer.Option(metavar="M", help="How to condense it; `edc methods` lists the choices.")] = "edc",
+    ipc: Annotated[int, typer.Option(metavar="N", help="Images per class of the condensed set.")] = 10,
+    root: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the images lie; needed for --dataset folder.")] = None,
+    projects: ProjectsOption = None,
+) -> None:
+    """Write a new, commented project file.
+
+    \b
+    Examples:
+      edc new first --dataset cifar10 --method edc --ipc 10
+      edc new mine --dataset folder --root /data/flowers --ipc 1
+    """
+    from engine.commands.plan import new_project
+
+    new_project(_folder(context, projects), name, dataset=dataset, method=method, ipc=ipc, root=root)
+
+
+@app.command()
+def check(
+    context: typer.Context,
+    project: ProjectArgument,
+    set_: SetOption = None,
+    until: UntilOption = "evaluate",
+    as_json: JsonOption = False,
+    projects: ProjectsOption = None,
+) -> None:
+    """Check a project and show what running it would do.
+
+    Lists its steps, their work and bytes, what can be reused, and which values differ from the method's. Nothing is run.
+
+    \b
+    Example:
+      edc check quickstart --set condense.ipc=5
+    """
+    from engine.commands.plan import check_project
+    from engine.commands.request import project_path
+
+    check_project(project_path(_folder(context, projects), project), set_ or [], until=until, as_json=as_json)
+
+
+@app.command()
+def run(
+    context: typer.Context,
+    project: ProjectsArgument,
+    set_: SetOption = None,
+    until: UntilOption = "evaluate",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Compute everything anew: resume nothing, reuse nothing.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Run in the background; hanging up does not end it.")] = False,
+    as_json: JsonOption = False,
+    projects: ProjectsOption = None,
+) -> None:
+    """Run projects, or go on with runs of them that were interrupted.
+
+    Finished stages are reused wherever their settings and data are the same. Ctrl-C once stops with a checkpoint, twice at once.
+    The exit status is 0 when done, 1 when failed, 2 when something was asked for wrongly, 75 when stopped and resumable.
+
+    \b
+    Examples:
+      edc run quickstart
+      edc run quickstart --set evaluate.zeta=1.5 --set evaluate.seeds=0,1
+      edc run projects/cifar10-edc-ipc10.toml --detach
+    """
+    from engine.commands.request import project_path
+    from engine.commands.run import run_projects
+
+    paths = [project_path(_folder(context, projects), name) for name in project]
+    raise typer.Exit(run_projects(paths, set_ or [], until=until, fresh=fresh, detach=detach, as_json=as_json))
+
+
+@app.command("list")
+def list_(context: typer.Context, as_json: JsonOption = False, projects: ProjectsOption = None) -> None:
+    """List all runs, newest first, with what has become of them.
+
+    \b
+    Example:
+      edc list
+    """
+    from engine.commands.runs import list_command
+
+    list_command(_folder(context, projects, must_exist=True), as_json=as_json)
+
+
+@app.command()
+def show(context: typer.Context, run: RunArgument, as_json: JsonOption = False, projects: ProjectsOption = None) -> None:
+    """Show what a run has found.
+
+    Prints its state, its accuracies beside those of its controls, sizes, times and files.
+
+    \b
+    Examples:
+      edc show quickstart
+      edc show 20261122-15 --json
+    """
+    from engine.commands.runs import named_run, show_command
+
+    show_command(named_run(_folder(context, projects), run), as_json=as_json)
+
+
+@app.command()
+def tail(context: typer.Context, run: RunArgument, projects: ProjectsOption = None) -> None:
+    """Watch a run until it ends.
+
+    Ctrl-C ends the watching, not the run.
+
+    \b
+    Example:
+      edc tail quickstart
+    """
+    from engine.commands.runs import named_run, tail_command
+
+    tail_command(named_run(_folder(context, projects), run))
+
+
+@app.command()
+def stop(
+    context: typer.Context,
+    run: RunsArgument,
+    kill: Annotated[bool, typer.Option("--kill", help="End it at once, without a checkpoint.")] = False,
+    projects: ProjectsOption = None,
+) -> None:
+    """Stop runs with a checkpoint, from which `edc resume` goes on.
+
+    \b
+    Example:
+      edc stop quickstart
+    """
+    from engine.commands.runs import named_run, stop_command
+
+    folder = _folder(context, projects)
+    stop_command([named_run(folder, text) for text in run], kill=kill)
+
+
+@app.command()
+def resume(
+    context: typer.Context,
+    run: RunArgument,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Run in the background; hanging up does not end it.")] = False,
+    as_json: JsonOption = False,
+    projects: ProjectsOption = None,
+) -> None:
+    """Go on with a run from its last checkpoint.
+
+    The run may have been stopped or killed, or have failed.
+
+    \b
+    Example:
+      edc resume quickstart --detach
+    """
+    from engine.commands.run import resume_run
+    from engine.commands.runs import named_run
+
+    raise typer.Exit(resume_run(named_run(_folder(context, projects), run), detach=detach, as_json=as_json))
+
+
+@app.command()
+def remove(
+    context: typer.Context,
+    run: RunsArgument,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    projects: ProjectsOption = None,
+) -> None:
+    """Delete runs with everything in their folders. Finished stages stay in the cache for other runs.
+
+    \b
+    Example:
+      edc remove 20261122-153012-k3f9
+    """
+    from engine.commands.runs import named_run, remove_command
+
+    folder = _folder(context, projects)
+    remove_command([named_run(folder, text) for text in run], yes=yes)
+
+
+@app.command()
+def methods(as_json: JsonOption = False) -> None:
+    """List the methods of condensation, each with its source.
+
+    \b
+    Example:
+      edc methods
+    """
+    from engine.commands.choices import methods_command
+
+    methods_command(as_json=as_json)
+
+
+@app.command()
+def datasets(
+    fetch: Annotated[str | None, typer.Option(metavar="NAME", help="Download this dataset into the data root.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the datasets and where they lie, or download one.
+
+    \b
+    Examples:
+      edc datasets
+      edc datasets --fetch cifar10
+    """
+    from engine.commands.choices import datasets_command, fetch_command
+
+    if fetch is None:
+        datasets_command(as_json=as_json)
+    else:
+        fetch_command(fetch)
+
+
+@app.command()
+def models(as_json: JsonOption = False) -> None:
+    """List the networks that can be observers and students.
+
+    \b
+    Example:
+      edc models
+    """
+    from engine.commands.choices import models_command
+
+    models_command(as_json=as_json)
+
+
+def _folder(context: typer.Context, option: Path | None, *, must_exist: bool = False) -> Path:
+    """Return the projects folder: the option after the command, or before it, or what stands for it."""
+    from engine.runs.store import find_projects_folder
+
+    return find_projects_folder(option or context.find_root().params.get("projects"), must_exist=must_exist)
+
+
+def main() -> None:
+    """Run `edc`: wrong use and failed runs become one line each on standard error, and the exit status says which it was."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # a terminal of few characters shows `?`, never a traceback
+    try:
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except (UserError, RunError) as error:
+        for line in str(error).splitlines():
+            print(f"edc: {line}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, UserError) else 1)
+    except BrokenPipeError:  # whoever read our output has gone; nothing is left to say, at exit neither
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""`edc check` and `edc new`: what a project would do, and a fresh one to start from."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.commands.request import Request, make_request
+from engine.commands.tables import Column, count, make_console, print_json, print_table, shortest, size
+from engine.errors import RunError, UserError
+from engine.files import write_text
+from engine.project.files import new_project_text
+from engine.project.plan import Step
+from engine.project.resolve import nearest
+from engine.project.schema import keys
+from engine.runs.store import latest_unfinished
+from engine.runs.text import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def check_project(path: Path, overrides: Sequence[str], *, until: str, as_json: bool) -> None:
+    """Print the plan of a project: its steps, their work and bytes, what the cache holds, and what deviates from the method."""
+    request = make_request(path, overrides, until=until)
+    if as_json:
+        print_json(plan_facts(request))
+    else:
+        _print_plan(make_console(), request)
+
+
+def plan_facts(request: Request) -> dict[str, Any]:
+    """Return everything `edc check` tells, as a JSON value."""
+    plan, project = request.plan, request.resolved.project
+    source = plan.source
+    unfinished = latest_unfinished(request.projects, request.name, plan.fingerprint)
+    return {
+        "schema": 1,
+        "project": request.name,
+        "file": str(request.path),
+        "title": project.title,
+        "method": project.condense.method,
+        "ipc": project.condense.ipc,
+        "seed": project.condense.seed,
+        "dataset": {
+            "name": source.name,
+            "classes": len(source.classes),
+            "resolution": source.resolution,
+            "train_images": sum(source.train_counts),
+            "test_images": sum(source.test_counts),
+            "fingerprint": source.fingerprint,
+        },
+        "device": plan.device,
+        "precision": plan.precision,
+        "until": request.until,
+        "fingerprint": plan.fingerprint,
+        "resumes": unfinished.id if unfinished else None,
+        "steps": [
+            {"stage": step.stage, "step": step.name, "fingerprint": step.fingerprint, "reused": request.in_cache(step), **step.cost}
+            for step in plan.steps
+        ],
+        "deviations": deviations(request),
+        "values": {name: value for name, value in _values(request).items() if value is not None},
+    }
+
+
+def _values(request: Request) -> dict[str, Any]:
+    """Return every `section.key` with its resolved value."""
+    sections = request.resolved.project.model_dump()
+    return {name: sections[name.partition(".")[0]][name.partition(".")[2]] for name in keys()}
+
+
+def deviations(request: Request) -> list[dict[str, Any]]:
+    """Return the user's values that differ from what the method alone would have given (data, seed and machine apart)."""
+    resolved, found = request.resolved, []
+    for name, value in _values(request).items():
+        section = name.partition(".")[0]
+        if section in ("dataset", "condense", "compute") or resolved.origins[name] not in ("project", "--set"):
+            continue
+        usual = resolved.method_values.get(name)
+        if value != usual:
+            found.append({"key": name, "value": value, "method": usual, "origin": resolved.origins[name]})
+    return found
+
+
+def _print_plan(console: "Console", request: Request) -> None:
+    from rich.text import Text
+
+    facts = plan_facts(request)
+    dataset, steps = facts["dataset"], request.plan.steps
+    console.print(Text(printable(facts["title"] or facts["project"]), "bold"))
+    console.print(
+        f"{printable(dataset['name'])}: {count(dataset['classes'], 'class')} of {dataset['resolution']} px, "
+        f"{dataset['train_images']:,} training and {dataset['test_images']:,} test images",
+        style="dim",
+    )
+    console.print(f"{facts['method']}, {count(facts['ipc'], 'image')} per class, {facts['device']} in {facts['precision']}", style="dim")
+    console.print()
+    columns = [
+        Column("stage"),
+        Column("step"),
+        Column("images", "right", drop=3),
+        Column("iterations", "right", drop=1),
+        Column("bytes", "right", drop=2),
+        Column(""),
+    ]
+    rows, last = [], None
+    for step, fact in zip(steps, facts["steps"], strict=True):
+        state = Text("reused", "green") if fact["reused"] else Text("to do", "dim")
+        rows.append([step.stage if step.stage != last else "", step.name, *_cost(step), state])
+        last = step.stage
+    print_table(console, columns, rows)
+    reused = sum(fact["reused"] for fact in facts["steps"])
+    console.print()
+    goes_on = f"; `edc run` goes on with run {facts['resumes']}" if facts["resumes"] else ""
+    console.print(f"{reused} of {count(len(steps), 'step')} would be reused{goes_on}")
+    if facts["deviations"]:
+        console.print()
+        rows = [[item["key"], _said(item["value"]), _said(item["method"]), item["origin"]] for item in facts["deviations"]]
+        print_table(console, [Column("differs from the method"), Column("here"), Column("method"), Column("set by", drop=1)], rows)
+
+
+def _said(value: object) -> str:
+    """Say a value as one would write it in the project, in at most 30 characters."""
+    text = {True: "true", False: "false", None: "none"}.get(value) if isinstance(value, bool | None) else None
+    if text is None:
+        text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return printable(text, 30)
+
+
+def _cost(step: Step) -> list[str]:
+    cost = step.cost
+    return [
+        *(f"{cost[name]:,}" if name in cost else "" for name in ("images", "iterations")),
+        size(cost["bytes"]) if "bytes" in cost else "",
+    ]
+
+
+def new_project(projects: Path, name: str, *, dataset: str, method: str, ipc: int, root: Path | None) -> None:
+    """Write `<projects>/<name>.toml`, commented; raises UserError when it is there already or a choice does not exist."""
+    from engine.data.sources import list_datasets
+
+    name = name.removesuffix(".toml")
+    if not name or name.startswith((".", "-")) or "/" in name or printable(name) != name:
+        raise UserError(f"NAME {printable(name)!r}: use a file name without slashes, control characters or a leading dot")
+    path = projects / f"{name}.toml"
+    known = [info.name for info in list_datasets()]
+    if dataset not in known:
+        raise UserError(f"--dataset: no dataset is called {dataset!r}; {nearest(dataset, known)}")
+    if dataset == "folder" and root is None:
+        raise UserError("--root: missing; --dataset folder needs the folder that holds train/<class>/… and test/<class>/…")
+    if path.exists():
+        raise UserError(f"{shortest(path)} exists already; choose another name or edit it")
+    text = new_project_text(name, dataset=dataset, method=method, ipc=ipc, root=str(root.expanduser().absolute()) if root else None)
+    try:
+        projects.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot create {projects}: {error.strerror or error}") from error
+    write_text(path, text)
+    console = make_console()
+    console.print(f"wrote {printable(shortest(path))}", soft_wrap=True)
+    console.print(f"next: `edc check {name}` shows what it would do, `edc run {name}` does it", style="dim", soft_wrap=True)

@@ -1,0 +1,189 @@
+"""One run in full: what came out of it, beside its controls, and what it cost."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.commands.progress import Follower, progress_line
+from engine.commands.tables import Column, count, percent, print_fields, print_table, seconds, shortest, size, styled_status
+from engine.runs.events import number
+from engine.runs.layout import Run, read_object
+from engine.runs.status import RunStatus, run_status
+from engine.runs.text import clock, printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SET_ORDER = ("condensed", "random", "full")
+
+
+def facts_of(run: Run) -> dict[str, Any]:
+    """Return a run's summary with its computed status, the reason for it, its folder and, while it lives, its progress."""
+    summary, _ = read_object(run.summary)
+    status = run_status(run.folder)
+    facts = {"schema": 1, "run": run.id, "project": run.project, **(summary or {})}
+    facts |= {"status": status.word, "reason": status.reason, "alive": status.alive, "folder": str(run.folder)}
+    if status.alive:
+        names = ("stage", "step", "done", "total", "unit", "rate")
+        facts["progress"] = {name: getattr(status, name) for name in names}
+    return facts
+
+
+def print_report(console: "Console", run: Run) -> None:
+    """Print a run's status, its accuracies beside those of its controls, its sizes, times and files."""
+    from rich.text import Text
+
+    facts, status = facts_of(run), run_status(run.folder)
+    console.print(Text.assemble((printable(run.project), "bold"), "  ", (printable(run.id), "dim"), "  ", styled_status(status.word)))
+    _print_lines(console, [*_what(facts), *_state(run, status)])
+    results = _rows(facts.get("results"))
+    if results:
+        console.print()
+        _print_results(console, results)
+        if facts.get("select") == "best_on_test":
+            console.print("These are the best of all measurements on the test set, which flatters.", style="yellow")
+    stages = facts.get("stages")
+    if isinstance(stages, dict) and any(isinstance(stage, dict) and stage.get("status") == "done" for stage in stages.values()):
+        console.print()
+        _print_stages(console, stages)
+    console.print()
+    print_fields(console, [*_observers(facts), *_condensed(facts)])
+    for path in _files(run, facts):
+        console.print(Text(printable(shortest(path))), soft_wrap=True)
+
+
+def _print_lines(console: "Console", lines: list[str]) -> None:
+    for line in lines:
+        console.print(line, style="dim")
+
+
+def _what(facts: dict[str, Any]) -> list[str]:
+    """Say in one line what was asked for."""
+    if "dataset" not in facts:
+        return []
+    words = [
+        f"{printable(facts['method'])} on {printable(facts['dataset'])}",
+        count(number(facts.get("ipc")) or 0, "image") + " per class",
+        f"seed {printable(facts.get('seed'))}",
+        f"{printable(facts.get('device'))} in {printable(facts.get('precision'))}",
+    ]
+    return [", ".join(words)]
+
+
+def _state(run: Run, status: RunStatus) -> list[str]:
+    """Say why the status is what it is, and where the run stands while it lives."""
+    if not status.alive:
+        return [] if status.word == "done" else [status.reason]
+    follower = Follower(run, from_start=True)
+    follower.look()
+    return [status.reason, *([progress_line(follower.now)] if follower.now.total else [])]
+
+
+def _rows(value: object) -> list[dict[str, Any]]:
+    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
+
+
+def _print_results(console: "Console", results: list[dict[str, Any]]) -> None:
+    """Print top-1 and top-5 as mean ± deviation over seeds: for each student condensed, random, full."""
+    from rich.text import Text
+
+    columns = [
+        Column("student"),
+        Column("trained on"),
+        Column("top-1 %", "right"),
+        Column("over random", "right"),
+        Column("top-5 %", "right", drop=1),
+        Column("seeds", "right", drop=2),
+    ]
+    ordered = sorted(results, key=lambda row: (str(row.get("student")), SET_ORDER.index(row["set"]) if row.get("set") in SET_ORDER else 9))
+    rows, last = [], None
+    for row in ordered:
+        student = printable(row.get("student"))
+        style = "bold" if row.get("set") == "condensed" else ""
+        gain = row.get("over_random")
+        gain_style = "" if not gain else "green" if gain["mean"] > 0 else "red"
+        rows.append(
+            [
+                student if student != last else "",
+                Text(printable(row.get("set")), style),
+                Text(percent(row.get("top1")), style),
+                Text(percent(gain, signed=True), gain_style),
+                percent(row.get("top5")),
+                str(len(row.get("seeds", []))),
+            ]
+        )
+        last = student
+    if not any(row.get("over_random") for row in results):
+        columns, rows = _without(columns, rows, 3)
+    if not any(row.get("top5") for row in results):
+        index = next(number for number, column in enumerate(columns) if column.header == "top-5 %")
+        columns, rows = _without(columns, rows, index)
+    print_table(console, columns, rows)
+
+
+def _without(columns: list[Column], rows: list[list[Any]], index: int) -> tuple[list[Column], list[list[Any]]]:
+    """Return columns and rows without one column."""
+    return columns[:index] + columns[index + 1 :], [row[:index] + row[index + 1 :] for row in rows]
+
+
+def _print_stages(console: "Console", stages: dict[str, Any]) -> None:
+    """Print what each stage took, and whether this run computed it."""
+    from rich.text import Text
+
+    rows = []
+    for name, stage in stages.items():
+        if not isinstance(stage, dict):
+            continue
+        state = "reused" if stage.get("reused") else "computed" if stage.get("status") == "done" else str(stage.get("status"))
+        memory = number(stage.get("peak_memory_bytes")) or 0
+        done, steps = stage.get("steps_done", 0), stage.get("steps", 0)
+        steps_text = str(steps) if done == steps else f"{done}/{steps}"
+        took = seconds(number(stage.get("seconds")) or 0.0) if done else ""
+        rows.append([printable(name), steps_text, took, Text(printable(state), "dim"), size(memory) if memory else ""])
+    columns = [Column("stage"), Column("steps", "right"), Column("time", "right"), Column(""), Column("memory", "right", drop=1)]
+    if not any(row[-1] for row in rows):
+        columns, rows = _without(columns, rows, len(columns) - 1)
+    print_table(console, columns, rows)
+
+
+def _observers(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the observers with their accuracies on the real test images."""
+    observers = facts.get("observers")
+    if not isinstance(observers, dict) or not observers:
+        return []
+    return [("observers", ", ".join(f"{printable(name)} {number(top1) or 0.0:.2f} %" for name, top1 in observers.items()))]
+
+
+def _condensed(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return number and size of the condensed images, and the size of stored labels."""
+    condensed = facts.get("condensed")
+    if not isinstance(condensed, dict) or not condensed:
+        return []
+    fields = [("images", f"{count(number(condensed.get('images')) or 0, 'image')}, {size(number(condensed.get('image_bytes')) or 0)}")]
+    labels = number(condensed.get("label_bytes")) or 0
+    return [*fields, ("labels", f"{size(labels)} stored" if labels else "asked of the observers while a student trains")]
+
+
+def _files(run: Run, facts: dict[str, Any]) -> list[Path]:
+    """Return the files one comes for, where they exist."""
+    folder = facts.get("condensed", {}).get("folder") if isinstance(facts.get("condensed"), dict) else None
+    if not isinstance(folder, str):
+        return []
+    return [path for name in ("images.safetensors", "contact-sheet.png") if (path := run.folder / folder / name).is_file()]
+
+
+def age(run: Run, now: float | None = None) -> float | None:
+    """Return how many seconds ago a run was created, by its id; None for an id that tells no time."""
+    import calendar
+
+    try:
+        created = calendar.timegm(time.strptime(run.id[:15], "%Y%m%d-%H%M%S"))
+    except ValueError:
+        return None
+    return (time.time() if now is None else now) - created
+
+
+def started(run: Run) -> str:
+    """Say when a run was created, in local time."""
+    passed = age(run)
+    return "" if passed is None else clock(time.time() - passed, time.time())

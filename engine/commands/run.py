@@ -1,0 +1,134 @@
+"""`edc run` and `edc resume`: from a request to a finished run, in the foreground or detached."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.commands.progress import make_progress, task
+from engine.commands.report import facts_of, print_report
+from engine.commands.request import Request, make_request
+from engine.commands.tables import count, make_console, print_json, shortest
+from engine.errors import RunError, Stopped, UserError
+from engine.runs.layout import Run
+from engine.runs.process import start_detached, supervise
+from engine.runs.status import EXIT_STOPPED, run_status
+from engine.runs.store import create_run, find_projects_folder, latest_unfinished
+from engine.runs.text import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+FAILED, WRONG = 1, 2
+
+
+def run_projects(paths: Sequence[Path], overrides: Sequence[str], *, until: str, fresh: bool, detach: bool, as_json: bool) -> int:
+    """Run projects one after the other, or start them detached; return the exit status, the first that is not 0.
+
+    Every project is checked before the first begins. A project that fails does not keep the next ones from running; one that is
+    stopped does.
+    """
+    requests = [make_request(path, overrides, until=until) for path in paths]
+    for request in requests:
+        decode(request, stderr=as_json)
+    console = make_console(stderr=as_json)
+    status, shown = 0, []
+    for request in requests:
+        run, resumed = claim(request, fresh=fresh)
+        _announce(console, request, run, resumed=resumed, fresh=fresh)
+        ended = _detach(console, run) if detach else watch(console, run)
+        shown.append(facts_of(run))
+        status = status or ended
+        if not detach and not as_json and ended == 0:
+            console.print()
+            print_report(console, run)
+        if ended == EXIT_STOPPED:
+            break
+    if as_json:
+        print_json(shown[0] if len(paths) == 1 else shown)
+    return status
+
+
+def run_project(project_path: Path | str, overrides: Sequence[str] = ()) -> Path:
+    """Run or resume a project quietly in this process's foreground and return the run's folder; `overrides` are `section.key=value`.
+
+    Raises UserError when the project or its data are wrong, RunError when the run fails, Stopped when it is stopped and can be resumed.
+    """
+    request = make_request(Path(project_path).expanduser(), overrides)
+    decode(request)
+    run, _ = claim(request, fresh=False)
+    status = supervise(run.folder)
+    if status:
+        raise {WRONG: UserError, EXIT_STOPPED: Stopped}.get(status, RunError)(f"run {run.id}: {run_status(run.folder).reason}")
+    return run.folder
+
+
+def decode(request: Request, *, stderr: bool = False) -> None:
+    """Decode the project's images unless they are already: a damaged one is found before the run has a folder."""
+    from engine.data.decode import prepare
+
+    with task(f"decoding {request.plan.source.name}", unit="images", stderr=stderr) as progress:
+        prepare(request.plan.source, request.cache, progress)
+
+
+def claim(request: Request, *, fresh: bool) -> tuple[Run, bool]:
+    """Return the run to work on, and whether it is an earlier one that goes on."""
+    from engine.project.frozen import freeze
+
+    if not fresh:
+        unfinished = latest_unfinished(request.projects, request.name, request.plan.fingerprint)
+        if unfinished is not None:
+            return unfinished, True
+    text = freeze(request.resolved, request.plan, until=request.until, fresh=fresh)
+    return create_run(request.projects, request.name, text), False
+
+
+def resume_run(run: Run, *, detach: bool, as_json: bool) -> int:
+    """Go on with a run from its last checkpoint and return the exit status; raises UserError when it is done or alive."""
+    status = run_status(run.folder)
+    if not status.resumable:
+        raise UserError(f"run {printable(run.id)} is {status.word} ({status.reason}): there is nothing to resume")
+    console = make_console(stderr=as_json)
+    console.print(f"going on with run {printable(run.id)} of {printable(run.project)}", soft_wrap=True)
+    ended = _detach(console, run) if detach else watch(console, run)
+    if as_json:
+        print_json(facts_of(run))
+    elif ended == 0 and not detach:
+        console.print()
+        print_report(console, run)
+    return ended
+
+
+def watch(console: "Console", run: Run) -> int:
+    """Supervise a run in the foreground with progress; say why it ended unless it is done; return the exit status."""
+    with make_progress(console, run) as progress:
+        ended = supervise(run.folder, on_tick=progress.tick)
+    if ended == EXIT_STOPPED:
+        print(f"edc: run {printable(run.id)} stopped with a checkpoint; go on with `edc resume {handle(run)}`", file=sys.stderr)
+    elif ended:
+        print(f"edc: run {printable(run.id)}: {run_status(run.folder).reason}", file=sys.stderr)
+        print(f"edc: its log is {printable(shortest(run.worker_log))}", file=sys.stderr)
+    return ended
+
+
+def handle(run: Run) -> str:
+    """Return what to call a run on a command line typed in this folder: its id, or its folder where the id would not be found."""
+    found = run.folder.parents[2] == find_projects_folder().resolve()
+    return printable(run.id if found else shortest(run.folder))
+
+
+def _announce(console: "Console", request: Request, run: Run, *, resumed: bool, fresh: bool) -> None:
+    """Say which run begins or goes on, and how much of it is there already."""
+    steps = request.plan.steps
+    cached = 0 if fresh else sum(request.in_cache(step) for step in steps)
+    words = [f"{'going on with' if resumed else 'run'} {printable(run.id)} of {printable(request.name)}", count(len(steps), "step")]
+    if cached:
+        words.append(f"{cached} in the cache" if cached < len(steps) else "all in the cache")
+    console.print(f"{', '.join(words)}, {request.plan.device} in {request.plan.precision}", soft_wrap=True)
+
+
+def _detach(console: "Console", run: Run) -> int:
+    """Start a run in the background and say how to look at it."""
+    pid = start_detached(run.folder)
+    console.print(f"detached, pid {pid}: `edc tail {handle(run)}` shows how it goes, `edc stop {handle(run)}` stops it", soft_wrap=True)
+    return 0

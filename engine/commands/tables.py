@@ -1,0 +1,146 @@
+"""How the command line lays facts out: consoles, tables that fit the terminal, and numbers as people read them."""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from engine.runs.text import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+GAP = 2  # blanks between columns
+UNLIMITED = 1000  # characters a line: what is not a terminal, a file or another program, has no width that tables must fit
+
+STATUS_STYLES = {
+    "done": "green",
+    "starting": "cyan",
+    "running": "cyan",
+    "stalled": "yellow",
+    "stopping": "yellow",
+    "stopped": "yellow",
+    "queued": "dim",
+    "failed": "red",
+    "killed": "red",
+    "out-of-memory": "red",
+    "lost": "red",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table; where the terminal is too narrow, the columns with the highest `drop` go first, those with 0 never."""
+
+    header: str
+    justify: Literal["left", "right"] = "left"
+    drop: int = 0
+
+
+def make_console(*, stderr: bool = False) -> "Console":
+    """Return a console that takes every text literally; colours and control codes only on a terminal."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else UNLIMITED
+    return Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
+
+
+def print_table(console: "Console", columns: Sequence[Column], rows: Sequence[Sequence["str | Text"]]) -> None:
+    """Print rows below their headers, each on one line: where there is no room, columns are left out, then the widest is cut.
+
+    Plain cells are made printable; styled ones must be already.
+    """
+    from rich.text import Text
+
+    cells = [[cell if isinstance(cell, Text) else Text(printable(cell)) for cell in row] for row in rows]
+    cells.insert(0, [Text(column.header, "bold") for column in columns])
+    widths = {index: max(row[index].cell_len for row in cells) for index in range(len(columns))}
+    while (excess := sum(widths.values()) + GAP * (len(widths) - 1) - console.width) > 0:
+        droppable = [index for index in widths if columns[index].drop]
+        if not droppable:
+            widest = max(widths, key=lambda index: widths[index])
+            widths[widest] = max(widths[widest] - excess, 1)
+            break
+        del widths[max(droppable, key=lambda index: columns[index].drop)]
+    for row in cells:
+        line = Text(no_wrap=True, overflow="ellipsis")
+        for index, width in widths.items():
+            cell = row[index]
+            cell.truncate(width, overflow="ellipsis")
+            padding = " " * (width - cell.cell_len)
+            line.append(padding if columns[index].justify == "right" else "").append_text(cell)
+            line.append((padding if columns[index].justify == "left" else "") + " " * GAP)
+        line.rstrip()
+        console.print(line)
+
+
+def print_fields(console: "Console", fields: Sequence[tuple[str, str]]) -> None:
+    """Print names and values in two columns; a long value goes on below itself, broken between words."""
+    import textwrap
+
+    from rich.text import Text
+
+    indent = max((len(name) for name, _ in fields), default=0) + GAP
+    for name, value in fields:
+        for line in textwrap.wrap(value, width=max(console.width - indent, 20), break_on_hyphens=False) or [""]:
+            console.print(Text.assemble((f"{name:<{indent}}", "dim"), line), soft_wrap=True)
+            name = ""
+
+
+def print_json(value: Any) -> None:
+    """Print a JSON value; characters beyond ASCII are escaped, so that nothing in it can steer a terminal."""
+    print(json.dumps(value, indent=1))
+
+
+def styled_status(word: str) -> "Text":
+    """Return a run's status word in its colour."""
+    from rich.text import Text
+
+    return Text(word, style=STATUS_STYLES.get(word, ""))
+
+
+def percent(spread: dict[str, Any] | None, *, signed: bool = False) -> str:
+    """Say a mean and its deviation over seeds in percent: `81.23 ± 0.45`, or `81.23` for a single seed."""
+    if not spread or not isinstance(spread.get("mean"), int | float):
+        return ""
+    mean, deviation = spread["mean"], spread.get("std")
+    text = f"{mean:+.2f}" if signed else f"{mean:.2f}"
+    return text if deviation is None else f"{text} ± {deviation:.2f}"
+
+
+def size(count: float) -> str:
+    """Say a number of bytes in its largest fitting unit: `640 B`, `7.5 KiB`, `1.2 GiB`."""
+    if count < 1024:
+        return f"{count:.0f} B"
+    for unit in ("KiB", "MiB", "GiB"):
+        count /= 1024
+        if count < 1024:
+            return f"{count:.1f} {unit}"
+    return f"{count / 1024:.1f} TiB"
+
+
+def seconds(value: float) -> str:
+    """Say a measured time: `0.4 s`, `12.3 s`, `3 min 05 s`, `2 h 04 min`."""
+    if value < 60:
+        return f"{value:.1f} s"
+    whole = round(value)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def count(number: float, singular: str) -> str:
+    """Say a number of things: `1 image`, `11,980 images`, `5 classes`."""
+    plural = f"{singular}es" if singular.endswith("ss") else f"{singular}s"
+    return f"{number:,.0f} {singular if number == 1 else plural}"
+
+
+def shortest(path: Path) -> Path:
+    """Return a path relative to the working folder where it lies below that, else absolute."""
+    path = path.absolute()
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
