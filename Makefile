@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint setup clean
+.PHONY: demo test lint setup clean bench-methods
 
 demo: $(READY)  ## condense a real dataset end to end in about two minutes
 	$(VENV)/bin/edc run projects/quickstart.toml
@@ -16,6 +16,9 @@ lint: $(READY)
 	$(VENV)/bin/ruff check
 
 setup: $(READY)
+
+bench-methods: $(READY)  ## every method and CONFIG A to G on Fashion-MNIST, hours on two cores; ARGS="--iterations 200", ARGS="--help"
+	$(VENV)/bin/python tests/bench/compare_methods.py $(ARGS)
 
 # Made anew whenever the dependencies change.
 $(READY): pyproject.toml

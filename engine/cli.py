@@ -3,6 +3,7 @@
 Nothing but typer is imported until a command needs it, so that `edc list` answers at once.
 """
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -14,12 +15,13 @@ from engine.errors import RunError, UserError
 
 app = typer.Typer(
     name="edc",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
+
+WrongUse = typer.BadParameter.__mro__[1]  # click's UsageError, which typer keeps in different places from version to version
 
 ProjectsOption = Annotated[
     Path | None, typer.Option("--projects", metavar="DIR", help="The projects folder; else $EDC_PROJECTS, else ./projects.")
@@ -39,14 +41,17 @@ RunsArgument = Annotated[
 ]
 
 
-@app.callback()
-def edc(projects: ProjectsOption = None) -> None:
+@app.callback(invoke_without_command=True)
+def edc(context: typer.Context, projects: ProjectsOption = None) -> None:
     """Condense image datasets into a few synthetic images per class, and measure what a network learns from them.
 
     \b
     A first try, in three minutes and without a GPU:
       edc run projects/quickstart.toml
     """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
 
 
 @app.command()
@@ -280,20 +285,35 @@ def _folder(context: typer.Context, option: Path | None, *, must_exist: bool = F
     return find_projects_folder(option or context.find_root().params.get("projects"), must_exist=must_exist)
 
 
+def _complain(text: str, status: int) -> int:
+    """Print each line of a complaint on standard error and return the exit status."""
+    for line in text.splitlines():
+        print(f"edc: {line}", file=sys.stderr)
+    return status
+
+
 def main() -> None:
     """Run `edc`: wrong use and failed runs become one line each on standard error, and the exit status says which it was."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # a terminal of few characters shows `?`, never a traceback
     try:
         try:
-            app()
+            sys.exit(app(standalone_mode=False))
         finally:
             sys.stdout.flush()
-    except (UserError, RunError) as error:
-        for line in str(error).splitlines():
-            print(f"edc: {line}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, UserError) else 1)
-    except BrokenPipeError:  # whoever read our output has gone; nothing is left to say, at exit neither
+    except WrongUse as error:
+        asked = error.ctx.command_path if error.ctx else "edc"
+        sys.exit(_complain(f"{error.format_message().rstrip('.')} (`{asked} --help` tells what there is)", 2))
+    except typer.Abort:
+        sys.exit(_complain("nothing was done", 1))
+    except UserError as error:
+        sys.exit(_complain(str(error), 2))
+    except RunError as error:
+        sys.exit(_complain(str(error), 1))
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.EIO):
+            raise
+        # Whoever read our output, or the terminal itself, has gone; nothing is left to say, at exit neither.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
 

@@ -1,5 +1,6 @@
 """`edc check` and `edc new`: what a project would do, and a fresh one to start from."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,7 +151,10 @@ def new_project(projects: Path, name: str, *, dataset: str, method: str, ipc: in
         raise UserError("--root: missing; --dataset folder needs the folder that holds train/<class>/… and test/<class>/…")
     if path.exists():
         raise UserError(f"{shortest(path)} exists already; choose another name or edit it")
-    text = new_project_text(name, dataset=dataset, method=method, ipc=ipc, root=str(root.expanduser().absolute()) if root else None)
+    try:
+        text = new_project_text(name, dataset=dataset, method=method, ipc=ipc, root=str(root.expanduser().absolute()) if root else None)
+    except UserError as error:
+        raise UserError(re.sub(r"^condense\.(method|ipc)", r"--\1", str(error), flags=re.MULTILINE)) from None
     try:
         projects.mkdir(parents=True, exist_ok=True)
     except OSError as error:

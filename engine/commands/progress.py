@@ -233,7 +233,7 @@ class LiveProgress:
             line = event_line(self._follower, event)
             if line:
                 warns = event.get("event") == "log" and event.get("level") != "info"
-                self._live.console.print(Text(line, style="yellow" if warns else "dim", overflow="ellipsis", no_wrap=True))
+                self._live.console.print(Text(line, style="yellow" if warns else "dim"), no_wrap=True, overflow="ellipsis")
 
     def _block(self) -> "RenderableType":
         """Return the whole block."""
@@ -270,7 +270,7 @@ class LiveProgress:
         from rich.text import Text
 
         if not now.total:
-            return Text("loading …", style="dim")
+            return Text("at work …", style="dim")
         done = f"{now.done:,.0f}/{now.total:,.0f} {printable(now.unit)}".rstrip()
         left = "" if now.seconds_left is None else f"{seconds(now.seconds_left)} left"
         grid = Table.grid(padding=(0, 2, 0, 0), pad_edge=False, expand=True)

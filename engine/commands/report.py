@@ -9,7 +9,7 @@ from engine.commands.tables import Column, count, percent, print_fields, print_t
 from engine.runs.events import number
 from engine.runs.layout import Run, read_object
 from engine.runs.status import RunStatus, run_status
-from engine.runs.text import clock, printable
+from engine.runs.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,11 +45,10 @@ def print_report(console: "Console", run: Run) -> None:
     stages = facts.get("stages")
     if isinstance(stages, dict) and any(isinstance(stage, dict) and stage.get("status") == "done" for stage in stages.values()):
         console.print()
-        _print_stages(console, stages)
+        _print_stages(console, stages, alive=status.alive)
     console.print()
     print_fields(console, [*_observers(facts), *_condensed(facts)])
-    for path in _files(run, facts):
-        console.print(Text(printable(shortest(path))), soft_wrap=True)
+    _print_files(console, [shortest(path) for path in _files(run, facts)])
 
 
 def _print_lines(console: "Console", lines: list[str]) -> None:
@@ -100,33 +99,22 @@ def _print_results(console: "Console", results: list[dict[str, Any]]) -> None:
     for row in ordered:
         student = printable(row.get("student"))
         style = "bold" if row.get("set") == "condensed" else ""
-        gain = row.get("over_random")
-        gain_style = "" if not gain else "green" if gain["mean"] > 0 else "red"
+        gain = percent(row.get("over_random"), signed=True)
         rows.append(
             [
                 student if student != last else "",
                 Text(printable(row.get("set")), style),
                 Text(percent(row.get("top1")), style),
-                Text(percent(gain, signed=True), gain_style),
+                Text(gain, "green" if gain.startswith("+") else "red"),
                 percent(row.get("top5")),
-                str(len(row.get("seeds", []))),
+                str(len(row["seeds"])) if isinstance(row.get("seeds"), list) else "",
             ]
         )
         last = student
-    if not any(row.get("over_random") for row in results):
-        columns, rows = _without(columns, rows, 3)
-    if not any(row.get("top5") for row in results):
-        index = next(number for number, column in enumerate(columns) if column.header == "top-5 %")
-        columns, rows = _without(columns, rows, index)
     print_table(console, columns, rows)
 
 
-def _without(columns: list[Column], rows: list[list[Any]], index: int) -> tuple[list[Column], list[list[Any]]]:
-    """Return columns and rows without one column."""
-    return columns[:index] + columns[index + 1 :], [row[:index] + row[index + 1 :] for row in rows]
-
-
-def _print_stages(console: "Console", stages: dict[str, Any]) -> None:
+def _print_stages(console: "Console", stages: dict[str, Any], *, alive: bool) -> None:
     """Print what each stage took, and whether this run computed it."""
     from rich.text import Text
 
@@ -134,15 +122,15 @@ def _print_stages(console: "Console", stages: dict[str, Any]) -> None:
     for name, stage in stages.items():
         if not isinstance(stage, dict):
             continue
-        state = "reused" if stage.get("reused") else "computed" if stage.get("status") == "done" else str(stage.get("status"))
+        state = "reused" if stage.get("reused") else "computed"
+        if stage.get("status") != "done":
+            state = str(stage.get("status")) if alive else "unfinished"
         memory = number(stage.get("peak_memory_bytes")) or 0
         done, steps = stage.get("steps_done", 0), stage.get("steps", 0)
         steps_text = str(steps) if done == steps else f"{done}/{steps}"
         took = seconds(number(stage.get("seconds")) or 0.0) if done else ""
         rows.append([printable(name), steps_text, took, Text(printable(state), "dim"), size(memory) if memory else ""])
     columns = [Column("stage"), Column("steps", "right"), Column("time", "right"), Column(""), Column("memory", "right", drop=1)]
-    if not any(row[-1] for row in rows):
-        columns, rows = _without(columns, rows, len(columns) - 1)
     print_table(console, columns, rows)
 
 
@@ -161,7 +149,7 @@ def _condensed(facts: dict[str, Any]) -> list[tuple[str, str]]:
         return []
     fields = [("images", f"{count(number(condensed.get('images')) or 0, 'image')}, {size(number(condensed.get('image_bytes')) or 0)}")]
     labels = number(condensed.get("label_bytes")) or 0
-    return [*fields, ("labels", f"{size(labels)} stored" if labels else "asked of the observers while a student trains")]
+    return [*fields, *([("labels", f"{size(labels)} of stored logits")] if labels else [])]
 
 
 def _files(run: Run, facts: dict[str, Any]) -> list[Path]:
@@ -170,6 +158,15 @@ def _files(run: Run, facts: dict[str, Any]) -> list[Path]:
     if not isinstance(folder, str):
         return []
     return [path for name in ("images.safetensors", "contact-sheet.png") if (path := run.folder / folder / name).is_file()]
+
+
+def _print_files(console: "Console", paths: list[Path]) -> None:
+    """Print each path on a line where the lines are long enough, else their folder and below it their names."""
+    lines = [printable(path) for path in paths]
+    if max(map(len, lines), default=0) > console.width:
+        lines = [f"{printable(paths[0].parent)}/", *(f"  {path.name}" for path in paths)]
+    for line in lines:
+        console.print(line, soft_wrap=True)
 
 
 def age(run: Run, now: float | None = None) -> float | None:
@@ -181,9 +178,3 @@ def age(run: Run, now: float | None = None) -> float | None:
     except ValueError:
         return None
     return (time.time() if now is None else now) - created
-
-
-def started(run: Run) -> str:
-    """Say when a run was created, in local time."""
-    passed = age(run)
-    return "" if passed is None else clock(time.time() - passed, time.time())

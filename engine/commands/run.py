@@ -104,7 +104,8 @@ def watch(console: "Console", run: Run) -> int:
     with make_progress(console, run) as progress:
         ended = supervise(run.folder, on_tick=progress.tick)
     if ended == EXIT_STOPPED:
-        print(f"edc: run {printable(run.id)} stopped with a checkpoint; go on with `edc resume {handle(run)}`", file=sys.stderr)
+        print(f"edc: run {printable(run.id)} stopped with a checkpoint", file=sys.stderr)
+        print(f"edc: `edc resume {handle(run)}` goes on with it", file=sys.stderr)
     elif ended:
         print(f"edc: run {printable(run.id)}: {run_status(run.folder).reason}", file=sys.stderr)
         print(f"edc: its log is {printable(shortest(run.worker_log))}", file=sys.stderr)
@@ -118,13 +119,12 @@ def handle(run: Run) -> str:
 
 
 def _announce(console: "Console", request: Request, run: Run, *, resumed: bool, fresh: bool) -> None:
-    """Say which run begins or goes on, and how much of it is there already."""
-    steps = request.plan.steps
-    cached = 0 if fresh else sum(request.in_cache(step) for step in steps)
-    words = [f"{'going on with' if resumed else 'run'} {printable(run.id)} of {printable(request.name)}", count(len(steps), "step")]
-    if cached:
-        words.append(f"{cached} in the cache" if cached < len(steps) else "all in the cache")
-    console.print(f"{', '.join(words)}, {request.plan.device} in {request.plan.precision}", soft_wrap=True)
+    """Say which run begins or goes on, and how much of a new one the cache holds."""
+    plan = request.plan
+    cached = 0 if fresh or resumed else sum(request.in_cache(step) for step in plan.steps)
+    words = [count(len(plan.steps), "step"), *([f"{cached} cached"] if cached else []), f"{plan.device} {plan.precision}"]
+    begins = "going on with run" if resumed else "run"
+    console.print(f"{begins} {printable(run.id)} of {printable(request.name)}: {', '.join(words)}", soft_wrap=True)
 
 
 def _detach(console: "Console", run: Run) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from engine.runs.events import number
 from engine.runs.text import printable
 
 if TYPE_CHECKING:
@@ -51,24 +52,27 @@ def make_console(*, stderr: bool = False) -> "Console":
 
 
 def print_table(console: "Console", columns: Sequence[Column], rows: Sequence[Sequence["str | Text"]]) -> None:
-    """Print rows below their headers, each on one line: where there is no room, columns are left out, then the widest is cut.
+    """Print rows below their headers, each on one line; columns without a text are left out.
 
-    Plain cells are made printable; styled ones must be already.
+    Where there is no room, columns with a `drop` go, then the widest is cut. Plain cells are made printable; styled ones must be already.
     """
     from rich.text import Text
 
     cells = [[cell if isinstance(cell, Text) else Text(printable(cell)) for cell in row] for row in rows]
+    filled = [index for index in range(len(columns)) if any(row[index] for row in cells)]
     cells.insert(0, [Text(column.header, "bold") for column in columns])
-    widths = {index: max(row[index].cell_len for row in cells) for index in range(len(columns))}
+    widths = {index: max(row[index].cell_len for row in cells) for index in filled}
     while (excess := sum(widths.values()) + GAP * (len(widths) - 1) - console.width) > 0:
         droppable = [index for index in widths if columns[index].drop]
-        if not droppable:
-            widest = max(widths, key=lambda index: widths[index])
-            widths[widest] = max(widths[widest] - excess, 1)
+        widest = max(widths, key=lambda index: widths[index])
+        if droppable:
+            del widths[max(droppable, key=lambda index: columns[index].drop)]
+        elif widths[widest] > 1:
+            widths[widest] = max(widths[widest] - excess, widths[widest] // 2)
+        else:
             break
-        del widths[max(droppable, key=lambda index: columns[index].drop)]
     for row in cells:
-        line = Text(no_wrap=True, overflow="ellipsis")
+        line = Text()
         for index, width in widths.items():
             cell = row[index]
             cell.truncate(width, overflow="ellipsis")
@@ -76,7 +80,7 @@ def print_table(console: "Console", columns: Sequence[Column], rows: Sequence[Se
             line.append(padding if columns[index].justify == "right" else "").append_text(cell)
             line.append((padding if columns[index].justify == "left" else "") + " " * GAP)
         line.rstrip()
-        console.print(line)
+        console.print(line, no_wrap=True, overflow="ellipsis")
 
 
 def print_fields(console: "Console", fields: Sequence[tuple[str, str]]) -> None:
@@ -104,11 +108,11 @@ def styled_status(word: str) -> "Text":
     return Text(word, style=STATUS_STYLES.get(word, ""))
 
 
-def percent(spread: dict[str, Any] | None, *, signed: bool = False) -> str:
-    """Say a mean and its deviation over seeds in percent: `81.23 ± 0.45`, or `81.23` for a single seed."""
-    if not spread or not isinstance(spread.get("mean"), int | float):
+def percent(spread: object, *, signed: bool = False) -> str:
+    """Say a mean and its deviation over seeds in percent: `81.23 ± 0.45`, `81.23` for a single seed, nothing for what is no spread."""
+    mean, deviation = (number(spread.get(name)) for name in ("mean", "std")) if isinstance(spread, dict) else (None, None)
+    if mean is None:
         return ""
-    mean, deviation = spread["mean"], spread.get("std")
     text = f"{mean:+.2f}" if signed else f"{mean:.2f}"
     return text if deviation is None else f"{text} ± {deviation:.2f}"
 
@@ -134,10 +138,10 @@ def seconds(value: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def count(number: float, singular: str) -> str:
+def count(quantity: float, singular: str) -> str:
     """Say a number of things: `1 image`, `11,980 images`, `5 classes`."""
     plural = f"{singular}es" if singular.endswith("ss") else f"{singular}s"
-    return f"{number:,.0f} {singular if number == 1 else plural}"
+    return f"{quantity:,.0f} {singular if quantity == 1 else plural}"
 
 
 def shortest(path: Path) -> Path:

@@ -13,6 +13,8 @@ from torch import Tensor
 from engine.errors import RunError
 from engine.files import write_bytes
 
+METADATA_KEY = "checkpoint"
+
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], values: dict[str, Any] | None = None) -> None:
     """Write tensors and JSON `values` to a safetensors file in one step, with a checksum over both.
@@ -21,8 +23,9 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], values: dict[str, Any] 
     """
     # Cloned because safetensors refuses tensors that share storage, as averaged and plain weights may.
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    text = json.dumps(values or {}, ensure_ascii=False)
-    write_bytes(path, save(plain, metadata={"values": text, "checksum": _checksum(plain, text)}))
+    text = json.dumps(values or {})
+    # One key, because safetensors writes several in an order that changes from call to call, and equal contents must be equal bytes.
+    write_bytes(path, save(plain, metadata={METADATA_KEY: json.dumps({"values": text, "checksum": _checksum(plain, text)})}))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -33,11 +36,11 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-            metadata = file.metadata() or {}
-    except (OSError, SafetensorError) as error:
+            metadata = json.loads((file.metadata() or {})[METADATA_KEY])
+            text, checksum = metadata["values"], metadata["checksum"]
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path}: cannot be read: {error}") from error
-    text = metadata.get("values", "{}")
-    if metadata.get("checksum") != _checksum(tensors, text):
+    if checksum != _checksum(tensors, text):
         raise RunError(f"{path}: its content differs from its checksum; it was damaged after it was written")
     return tensors, json.loads(text)
 
@@ -72,9 +75,3 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], li
             except RunError as error:
                 damaged.append(str(error))
     return {}, {}, damaged
-
-
-def remove_checkpoints(folder: Path) -> None:
-    """Delete the checkpoints of a stage that is done."""
-    for path in folder.glob("checkpoint*.safetensors"):
-        path.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.metadata
+import os
 import platform
 import shutil
 import subprocess
@@ -16,14 +17,37 @@ AMPERE = 8.0
 
 @cache
 def cuda_capabilities() -> tuple[float, ...]:
-    """Return the compute capability of each NVIDIA GPU that the driver lists; empty without a driver or a torch built for CUDA."""
+    """Return the compute capability of each NVIDIA GPU that torch will see; empty without a driver or a torch built for CUDA."""
     if not shutil.which("nvidia-smi") or "+cpu" in importlib.metadata.version("torch"):
         return ()
     with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
-        command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
-        lines = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.split()
-        return tuple(float(line) for line in lines)
+        command = ["nvidia-smi", "--query-gpu=uuid,compute_cap", "--format=csv,noheader"]
+        lines = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.splitlines()
+        devices = [(uuid.strip(), float(capability)) for uuid, capability in (line.split(",") for line in lines)]
+        return visible_capabilities(devices, os.environ.get("CUDA_VISIBLE_DEVICES"))
     return ()
+
+
+def visible_capabilities(devices: list[tuple[str, float]], visible: str | None) -> tuple[float, ...]:
+    """Return the capabilities of the (uuid, capability) pairs that CUDA_VISIBLE_DEVICES leaves, in its order; all when it is not set.
+
+    Entries are numbers or beginnings of UUIDs; as CUDA does, all from the first entry on that names no device are ignored.
+    """
+    if visible is None:
+        return tuple(capability for _, capability in devices)
+    chosen: list[float] = []
+    for entry in map(str.strip, visible.split(",")):
+        found = [
+            capability
+            for number, (uuid, capability) in enumerate(devices)
+            if entry == str(number) or (entry.startswith("GPU-") and uuid.startswith(entry))
+        ]
+        if entry.startswith("MIG-"):
+            found = [AMPERE]  # slices exist from Ampere on
+        if len(found) != 1:
+            break
+        chosen += found
+    return tuple(chosen)
 
 
 @cache

@@ -66,8 +66,19 @@ class Views:
         return Views(**cut | {"partner": cut["partner"] - first})
 
 
+def batch_spans(count: int, size: int) -> list[tuple[int, int]]:
+    """Return (first, last) of each batch of `size` among `count` views; the last batch may be smaller.
+
+    A last view alone joins the batch before it: batch normalisation cannot train on one image where the maps have become 1x1.
+    """
+    starts = list(range(0, count, size))
+    if len(starts) > 1 and size > 1 and count - starts[-1] == 1:
+        starts.pop()
+    return list(zip(starts, [*starts[1:], count], strict=True))
+
+
 def draw_epoch(count: int, side: int, epoch: int, settings: ViewSettings) -> Views:
-    """Draw the views of one epoch over `count` square images of `side` px, batch after batch; the last batch may be smaller."""
+    """Draw the views of one epoch over `count` square images of `side` px, batch after batch."""
     draws = generator(settings.seed, "views", epoch)
     index = torch.randperm(count, generator=draws)
     crops = augment.draw_crops(count, side, side, scale=settings.crop_scale, generator=draws)
@@ -75,9 +86,8 @@ def draw_epoch(count: int, side: int, epoch: int, settings: ViewSettings) -> Vie
     operations, negative = rand_augment.draw_rand_augment(count, generator=draws)
     patch_orders = augment.draw_patch_orders(count, factor=max(1, settings.shuffle_patches), generator=draws)
     boxes, partner, share = torch.zeros(count, 4, dtype=torch.long), torch.arange(count), torch.ones(count)
-    for first in range(0, count, settings.batch_size):
-        size = min(settings.batch_size, count - first)
-        batch = slice(first, first + size)
+    for first, last in batch_spans(count, settings.batch_size):
+        size, batch = last - first, slice(first, last)
         if settings.mix == "cutmix":
             _, box, permutation = augment.draw_cutmix(size, side, side, generator=draws)
             boxes[batch], partner[batch] = box, first + permutation
@@ -132,23 +142,24 @@ def chunks(count: int, side: int, epochs: int, settings: ViewSettings, *, limit:
 
     Where chunks begin depends on the arguments alone, never on where a run was interrupted.
     """
+    spans = batch_spans(count, settings.batch_size)
     if count <= limit:
-        per_chunk = limit // count
-        spans = [[(epoch, 0, count) for epoch in range(start, min(epochs, start + per_chunk))] for start in range(0, epochs, per_chunk)]
+        size = limit // count
+        groups = [[(epoch, spans) for epoch in range(start, min(epochs, start + size))] for start in range(0, epochs, size)]
     else:
-        size = max(1, limit // settings.batch_size) * settings.batch_size
-        spans = [[(epoch, start, min(count, start + size))] for epoch in range(epochs) for start in range(0, count, size)]
-    for number, span in enumerate(spans):
+        size = max(1, limit // settings.batch_size)
+        groups = [[(epoch, spans[start : start + size])] for epoch in range(epochs) for start in range(0, len(spans), size)]
+    for number, group in enumerate(groups):
         if number < first:
             continue
-        parts = [draw_epoch(count, side, epoch, settings).part(start, stop) for epoch, start, stop in span]
-        batches, position = [], 0
-        for epoch, start, stop in span:
-            for offset in range(start, stop, settings.batch_size):
-                size = min(settings.batch_size, stop - offset)
-                batches.append((epoch, position, position + size))
-                position += size
-        yield Chunk(number, join(parts), batches, first_view=span[0][0] * count + span[0][1])
+        parts, batches, position = [], [], 0
+        for epoch, whole in group:
+            start, stop = whole[0][0], whole[-1][1]
+            parts.append(draw_epoch(count, side, epoch, settings).part(start, stop))
+            batches += [(epoch, position + begin - start, position + end - start) for begin, end in whole]
+            position += stop - start
+        epoch, whole = group[0]
+        yield Chunk(number, join(parts), batches, first_view=epoch * count + whole[0][0])
 
 
 def chunk_limit(side: int) -> int:

@@ -38,7 +38,8 @@ def ema_logits_loss(
         precise = torch.promote_types(logits.dtype, torch.float32)
         student = F.log_softmax(logits.to(precise) / tau, dim=1)
         teacher = F.log_softmax(ema_logits.detach().to(precise) / tau, dim=1)
-        return F.kl_div(student, teacher, reduction=reduction, log_target=True) * groups
+        terms = logits.shape[0] if reduction == "batchmean" else logits.numel()
+        return F.kl_div(student, teacher, reduction="sum", log_target=True) * (groups / terms)
 
 
 def stat_ema_loss(

@@ -164,8 +164,8 @@ class Matcher:
         Raises RunError if a layer was not reached.
         """
         seen = dict(self._seen)
-        if self._dropped and seen:
-            rows = next(iter(seen.values())).shape[0]
+        if self._dropped:
+            rows = self._groups * self._group_size if self._pooling else self._groups
             widths = {name: sum(segment.size for segment in self.segments if segment.layer == name) for name in self._dropped}
             seen |= {name: self._global_target.new_zeros(rows, 2, width) for name, width in widths.items()}
         moments = joined_moments(seen, self.segments)

@@ -19,6 +19,8 @@ from engine.matching.layers import LayerKind
 
 # Up to this many statistics batches a fused reduction for each is faster than one over the per-image moments of them all.
 FUSED_GROUPS = 16
+# On the CPU a tensor is swept in blocks whose float32 values fit the second-level cache, so that the steps of a sweep reuse them there.
+CACHED_VALUES = 2**17
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,9 @@ def _precision(h: Tensor) -> torch.dtype:
     return torch.float64 if h.dtype == torch.float64 else torch.float32
 
 
-def _tiled(h: Tensor, patch: int, groups: int) -> Tensor:
-    """View (B, C, H, W) as (G, n, C, U, P, V, P) without a copy."""
-    batch, channels, height, width = h.shape
-    return h.view(groups, batch // groups, channels, height // patch, patch, width // patch, patch)
+def _in_rows_of_tiles(h: Tensor, rows: int, groups: int) -> Tensor:
+    """View (B, C, H, W) as (G, n, C, rows, H / rows, W) without a copy."""
+    return h.unflatten(2, (rows, -1)).unflatten(0, (groups, -1))
 
 
 class _LayerMoments(torch.autograd.Function):
@@ -126,20 +127,21 @@ class _LayerMoments(torch.autograd.Function):
         groups, channels = ctx.groups, h.shape[1]
         values = h.numel() // groups
         slope, offset = _affine(gradient[..., :channels], moments[..., :channels], values // channels)
-        if ctx.patch is None:
-            view = h.view(groups, -1, *h.shape[1:])
-            swept = torch.addcmul(offset[:, None, :, None, None], slope[:, None, :, None, None], view)
-        else:
-            view = _tiled(h, ctx.patch, groups)
-            rows, columns = view.shape[3], view.shape[5]
+        rows, columns, patch = 1, 1, h.shape[3]
+        if ctx.patch is not None:
+            rows, columns, patch = h.shape[2] // ctx.patch, h.shape[3] // ctx.patch, ctx.patch
             tile_slope, tile_offset = _affine(gradient[..., channels:], moments[..., channels:], values // (rows * columns))
-            # Channels last in memory, as h is, so that the sweep runs along contiguous channels.
-            slope, offset = (
-                (tile[:, :, None] + channel[:, None]).view(groups, 1, rows, 1, columns, 1, channels).movedim(-1, 2)
-                for tile, channel in ((tile_slope, slope), (tile_offset, offset))
-            )
-            swept = torch.addcmul(offset, slope, view)
-        return swept.reshape(h.shape).to(h.dtype), None, None
+        else:
+            tile_slope = tile_offset = slope.new_zeros(groups, 1)
+        # Written out along a row of pixels, channels last, so that the sweep over h runs along whole contiguous rows.
+        slope, offset = (
+            (tile.view(groups, rows, columns, 1, 1) + channel.view(groups, 1, 1, 1, channels))
+            .expand(-1, -1, -1, patch, -1)
+            .reshape(groups, 1, rows, 1, columns * patch, channels)
+            .movedim(-1, 2)
+            for tile, channel in ((tile_slope, slope), (tile_offset, offset))
+        )
+        return _swept(h, slope, offset), None, None
 
 
 def _affine(gradient: Tensor, moments: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -149,6 +151,29 @@ def _affine(gradient: Tensor, moments: Tensor, count: int) -> tuple[Tensor, Tens
     """
     slope = gradient[:, 1] * (2 / count)
     return slope, torch.addcmul(gradient[:, 0] / count, slope, moments[:, 0], value=-1)
+
+
+def _swept(h: Tensor, slope: Tensor, offset: Tensor) -> Tensor:
+    """slope * h + offset like h, computed in the precision of the latter two, (G, 1, C, U, 1, W)."""
+    swept = torch.empty_like(h)
+    groups, rows = slope.shape[0], slope.shape[3]
+    block = _images_at_once(h)
+    # A block is some whole groups or, where a group is larger than a block, a part of one.
+    block_groups = max(1, block * groups // len(h))
+    parts = [_in_rows_of_tiles(tensor, rows, groups).split(block_groups) for tensor in (h, swept)]
+    affine = [tensor.split(block_groups) for tensor in (slope, offset)]
+    for values, out, block_slope, block_offset in zip(*parts, *affine, strict=True):
+        for some_values, some_out in zip(values.split(block, 1), out.split(block, 1), strict=True):
+            if h.dtype == slope.dtype or h.device.type != "cpu":
+                torch.addcmul(block_offset, block_slope, some_values, out=some_out)
+            else:
+                # The CPU kernel mixes precisions value by value; block by block is several times as fast.
+                some_out.copy_(torch.addcmul(block_offset, block_slope, some_values.to(slope.dtype)))
+    return swept
+
+
+def _images_at_once(h: Tensor) -> int:
+    return max(1, CACHED_VALUES // h[0].numel()) if h.device.type == "cpu" else len(h)
 
 
 def _fused_channel_moments(h: Tensor, groups: int) -> Tensor:
@@ -163,19 +188,24 @@ def _fused_channel_moments(h: Tensor, groups: int) -> Tensor:
 
 def _two_stage_moments(h: Tensor, patch: int | None, groups: int) -> Tensor:
     """Moments (G, 2, C [+ U*V]) from the means and variances within each image's tiles, or within its whole plane without a patch."""
-    values = h.to(_precision(h))
-    if patch is None:
-        means = values.mean((2, 3), keepdim=True)
-        within = (values - means).square_().mean((2, 3), keepdim=True)
-    else:
-        means = F.avg_pool2d(values, patch)
-        deviations = values.view(_tiled(values, patch, 1).shape[1:]) - means[:, :, :, None, :, None]
-        within = F.avg_pool2d(deviations.square_().view(h.shape), patch)
-    means, within = (part.unflatten(0, (groups, -1)) for part in (means, within))
+    blocks = [_within(block.to(_precision(h)), patch) for block in h.split(_images_at_once(h))]
+    means, within = (torch.cat(part).unflatten(0, (groups, -1)) for part in zip(*blocks, strict=True))
     moments = [_over(means, within, dims=(1, 3, 4))]
     if patch is not None:
         moments.append(_over(means, within, dims=(1, 2)))
     return torch.cat(moments, dim=2)
+
+
+def _within(values: Tensor, patch: int | None) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance within each tile of each image and channel, (B, C, U, V) each; U = V = 1 without a patch."""
+    if patch is None:
+        means = values.mean((2, 3), keepdim=True)
+        return means, (values - means).square_().mean((2, 3), keepdim=True)
+    means = F.avg_pool2d(values, patch)
+    # Written out along a row of pixels, which makes the subtraction run along whole contiguous rows.
+    row_means = F.interpolate(means, size=(means.shape[2], values.shape[3]), mode="nearest")
+    deviations = values.unflatten(2, (means.shape[2], patch)) - row_means[:, :, :, None]
+    return means, F.avg_pool2d(deviations.square_().flatten(2, 3), patch)
 
 
 def _over(means: Tensor, within: Tensor, dims: tuple[int, ...]) -> Tensor:

@@ -101,6 +101,14 @@ def check_model(name: str, resolution: int) -> None:
         raise _unknown(name, resolution, _names_at(resolution))
 
 
+def normalisation(name: str) -> str | None:
+    """Return how a network normalises inside ("batch", "instance", "layer" or "none"); None when the list does not say."""
+    small = _read_small_name(name)
+    if small is not None and small[0] == "convnet":
+        return "batch" if small[1].get("batch_norm") else "instance"
+    return "batch" if small is not None else next((info.normalisation for info in MODELS if info.name == name), None)
+
+
 def create_model(name: str, classes: int, resolution: int) -> "nn.Module":
     """Build `name` with random weights: (B, 3, resolution, resolution) float in normalised units -> (B, classes) logits.
 

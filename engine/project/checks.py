@@ -5,13 +5,13 @@ from collections.abc import Callable
 from typing import Any
 
 from engine.errors import UserError
-from engine.models.registry import check_model
+from engine.models.registry import check_model, normalisation
 from engine.project.resolve import Problem, Resolved
 from engine.project.schema import Project
 
 ZETA_SCHEDULES = ("cosine", "ssrs", "linear_zeta")
 
-# A key that the user set himself although the rest of the project leaves it without effect: (keys, has effect when, what would be right).
+# Keys that the rest of a project can leave without effect: (keys, when they have one, what would be right).
 INEFFECTIVE: list[tuple[tuple[str, ...], Callable[[Project], bool], str]] = [
     (("evaluate.zeta",), lambda p: p.evaluate.schedule in ZETA_SCHEDULES, 'needs evaluate.schedule = "cosine", "ssrs" or "linear_zeta"'),
     (("evaluate.milestones",), lambda p: p.evaluate.schedule == "multistep", 'needs evaluate.schedule = "multistep"'),
@@ -27,7 +27,12 @@ INEFFECTIVE: list[tuple[tuple[str, ...], Callable[[Project], bool], str]] = [
         lambda p: p.match.w_class > 0,
         "needs match.w_class above 0",
     ),
-    (("match.ema_start", "match.ema_reset"), lambda p: p.match.ema_momentum > 0, "needs match.ema_momentum above 0"),
+    (("match.ema_start",), lambda p: p.match.ema_momentum > 0, "needs match.ema_momentum above 0"),
+    (
+        ("match.ema_reset",),  # without it the observers' turn goes on from batch to batch, too
+        lambda p: p.match.ema_momentum > 0 or (p.observers.rotation == "round_robin" and len(p.observers.synthesis) > 1),
+        "needs match.ema_momentum above 0 or several observers in rotation",
+    ),
     (("match.conv_drop", "match.double_global_conv"), lambda p: p.match.layers == "bn+conv", 'needs match.layers = "bn+conv"'),
     (("flatness.weight",), lambda p: p.flatness.kind not in ("off", "sam"), "needs a flatness.kind that is a loss"),
     (("flatness.beta",), lambda p: p.flatness.kind in ("logit_ema", "stat_ema"), 'needs flatness.kind = "logit_ema" or "stat_ema"'),
@@ -41,24 +46,50 @@ INEFFECTIVE: list[tuple[tuple[str, ...], Callable[[Project], bool], str]] = [
     (("augment.milestone",), lambda p: p.augment.crop_mode.startswith("curriculum"), 'needs augment.crop_mode = "curriculum_…"'),
     (("augment.padding",), lambda p: p.augment.crop_mode == "padded", 'needs augment.crop_mode = "padded"'),
     (("augment.crop_scale",), lambda p: p.augment.crop_mode not in ("none", "padded"), 'needs augment.crop_mode = "fixed" or a curriculum'),
-    (("initialise.replacement",), lambda p: p.initialise.source != "noise", 'needs initialise.source = "real" or "rded"'),
-    (("rded.tile_order",), lambda p: p.rded.factor > 1, "needs rded.factor above 1"),
+    (("initialise.replacement",), lambda p: p.initialise.source == "real", 'needs initialise.source = "real"'),
+    (
+        ("rded.factor", "rded.candidates", "rded.crops", "rded.crop_scale"),
+        lambda p: p.initialise.source == "rded",
+        'needs initialise.source = "rded"',
+    ),
+    (
+        ("rded.tile_order",),
+        lambda p: p.initialise.source == "rded" and p.rded.factor > 1,
+        'needs initialise.source = "rded" and rded.factor above 1',
+    ),
     (("labels.dtype",), lambda p: p.labels.mode == "stored", 'needs labels.mode = "stored"'),
+    (
+        ("labels.ensemble", "labels.teacher_batchnorm"),
+        lambda p: p.evaluate.loss != "ce",
+        'needs an evaluate.loss that reads soft labels; "ce" does not',
+    ),
+    (("squeeze.momentum",), lambda p: p.squeeze.optimizer == "sgd", 'needs squeeze.optimizer = "sgd"'),
     (("save.quality",), lambda p: p.save.format == "jpeg", 'needs save.format = "jpeg"'),
 ]
 
 
 def combination_problems(resolved: Resolved) -> list[Problem]:
-    """Return every combination of keys in a resolved project that makes no sense, in words."""
-    project = resolved.project
-    by_user = {name for name, origin in resolved.origins.items() if origin in ("project", "--set")}
+    """Return every combination of keys in a resolved project that makes no sense, in words.
+
+    A key of the file that `--set` leaves without effect, by another method or another key of its section, is no mistake of the user's.
+    """
+    project, origins = resolved.project, resolved.origins
+    forced = {name for name, origin in origins.items() if origin == "--set"}
+    sections = {name.partition(".")[0] for name in forced}
+    in_file = {name for name, origin in origins.items() if origin == "project" and name.partition(".")[0] not in sections}
+    by_user = forced if forced & {"condense.method", "condense.compat"} else forced | in_file
     problems = [
         Problem(name, f"{value_of(project, name)!r} would have no effect: {right}")
-        for names, effective, right in INEFFECTIVE
+        for names, _, right in INEFFECTIVE
         for name in names
-        if name in by_user and not effective(project)
+        if name in by_user and not has_effect(project, name)
     ]
     return problems + _contradictions(project) + _model_problems(project, resolved.resolution)
+
+
+def has_effect(project: Project, name: str) -> bool:
+    """Say whether a `section.key` changes anything as the rest of the project stands."""
+    return all(effective(project) for names, effective, _ in INEFFECTIVE if name in names)
 
 
 def value_of(project: Project, name: str) -> Any:
@@ -86,8 +117,32 @@ def _contradictions(project: Project) -> list[Problem]:
             "synthesise.enabled",
             'RDED optimises nothing; for its crops as a start use another method with initialise.source = "rded"',
         ),
-        (batch.size and batch.statistics > batch.size, "batch.statistics", f"at most batch.size = {batch.size}"),
-        (batch.size and batch.statistics and batch.size % batch.statistics, "batch.statistics", f"must divide batch.size = {batch.size}"),
+        (
+            project.condense.method == "random" and project.synthesise.enabled,
+            "synthesise.enabled",
+            'the method "random" optimises nothing; to optimise real images use "edc"',
+        ),
+        (
+            project.initialise.source == "noise" and not project.synthesise.enabled,
+            "synthesise.enabled",
+            'noise that is not optimised shows nothing; set initialise.source = "real" or "rded"',
+        ),
+        (
+            project.initialise.source == "rded" and project.rded.candidates < project.condense.ipc * project.rded.factor**2,
+            "rded.candidates",
+            f"{project.condense.ipc} images of {project.rded.factor} x {project.rded.factor} crops need at least "
+            f"{project.condense.ipc * project.rded.factor**2} candidates of each class",
+        ),
+        (
+            project.evaluate.schedule == "alrs" and project.evaluate.gamma < 0.9,
+            "evaluate.gamma",
+            f"alrs multiplies by it after every epoch that stalls; {project.evaluate.gamma} would end the training, the paper has 0.9975",
+        ),
+        (
+            batch.size and batch.statistics and batch.size % batch.statistics,
+            "batch.statistics",
+            f"{batch.statistics} must divide batch.size = {batch.size}",
+        ),
         (
             project.flatness.kind == "two_crop" and project.augment.crop_mode == "none",
             "flatness.kind",
@@ -131,4 +186,8 @@ def _model_problems(project: Project, resolution: int) -> list[Problem]:
                 check_model(model, resolution)
             except UserError as error:
                 problems.append(Problem(name, str(error)))
+    without = [model for model in project.observers.synthesis if normalisation(model) not in ("batch", None)]
+    if project.match.layers == "bn" and project.synthesise.enabled and without:
+        right = 'choose networks with batch normalisation, or match.layers = "bn+conv"'
+        problems.append(Problem("observers.synthesis", f'match.layers = "bn" matches nothing in {", ".join(without)}; {right}'))
     return problems

@@ -3,8 +3,9 @@
 import difflib
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
@@ -21,27 +22,34 @@ SCHEMA_VERSION = 1
 def read_values(path: Path) -> tuple[dict[str, Any], str]:
     """Return the flat values of a project file and its text.
 
-    Raises UserError when there is no such file, when it is not TOML (with line and column), or of another schema version.
+    Raises UserError when there is no such file, when it is not TOML (with the line), or of another schema version.
     """
+    text = _read_text(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        data = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        place = re.search(r"\(at line (\d+), column \d+\)", str(error))
+        line = place[1] if place else text.rstrip().count("\n") + 1  # the parser names no line where the text ends too early
+        raise UserError(f"{path}:{line}: not valid TOML: {error}") from None
+    version = data.pop("schema", SCHEMA_VERSION)
+    if type(version) is not int or version != SCHEMA_VERSION:
+        raise UserError(f"{path}:{line_of(text, 'schema')}: schema is {version!r}; this version of edc reads schema = {SCHEMA_VERSION}")
+    return flatten(data), text
+
+
+def _read_text(path: Path) -> str:
+    """Return a project file's text with its line endings as they are; raises UserError when it is missing or no text."""
+    try:
+        return path.read_bytes().decode()
     except FileNotFoundError:
         beside = sorted(other.stem for other in path.parent.glob("*.toml")) if path.parent.is_dir() else []
         near = difflib.get_close_matches(path.stem, beside, n=1)
         hint = f"did you mean {path.parent / near[0]}.toml?" if near else f"`edc new {path.stem}` writes one"
         raise UserError(f"{path}: no such project file; {hint}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as text: {error}") from None
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        place = re.search(r"\(at line (\d+), column (\d+)\)", str(error))
-        where = f":{place[1]}" if place else ""
-        raise UserError(f"{path}{where}: not valid TOML: {error}") from None
-    version = data.pop("schema", SCHEMA_VERSION)
-    if version != SCHEMA_VERSION:
-        raise UserError(f"{path}:{line_of(text, 'schema')}: schema is {version!r}; this version of edc reads schema = {SCHEMA_VERSION}")
-    return flatten(data), text
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not text in UTF-8 (byte {error.start})") from None
 
 
 def load_project(path: Path, overrides: list[str] | None = None, *, resolution: int | None = None) -> Resolved:
@@ -68,8 +76,8 @@ def working_resolution(given: dict[str, Any]) -> int:
 
     if isinstance(given.get("dataset.resolution"), int):
         return given["dataset.resolution"]
-    sides = {info.name: info.resolution for info in list_datasets()}
-    return sides.get(given.get("dataset.name", "digits"), 32)
+    name = given.get("dataset.name", "digits")
+    return next((info.resolution for info in list_datasets() if info.name == name), 32)
 
 
 def describe(problem: Problem, path: Path, text: str, forced: set[str]) -> str:
@@ -81,82 +89,140 @@ def describe(problem: Problem, path: Path, text: str, forced: set[str]) -> str:
 
 
 def line_of(text: str, name: str) -> int | None:
-    """Return the 1-based line of the file that sets `section.key`, else that of its section's header, else None."""
-    section, _, leaf = name.rpartition(".")
-    current, header = "", None
-    for number, line in enumerate(text.splitlines(), start=1):
-        table = re.match(r"\s*\[\s*([^\[\]]+?)\s*\]", line)
-        if table:
-            current = table[1].strip("\"'")
-            header = number if current in (section, name) else header
-        assignment = re.match(r"""\s*["']?([\w.-]+)["']?\s*=""", line)
-        if assignment and ".".join(filter(None, [current, assignment[1]])) == (f"{section}.{leaf}" if section else leaf):
-            return number
-    return header
+    """Return the 1-based line of the file that sets `section.key`, else the one that begins its section, else None."""
+    section = name.rpartition(".")[0]
+    current, begins = "", None
+    for number, line in statements(text):
+        if table := HEADER.match(line):
+            current = _bare(table[1])
+            if current in (section, name):
+                begins = number
+        elif assignment := ASSIGNMENT.match(line):
+            key = ".".join(filter(None, [current, _bare(assignment[1])]))
+            if key == name:
+                return number
+            if section and key == section:  # an inline table
+                begins = number
+    return begins
+
+
+HEADER = re.compile(r"\s*\[\[?([^\[\]]+)\]")
+ASSIGNMENT = re.compile(r"""\s*((?:[\w-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[\w-]+|"[^"]*"|'[^']*'))*)\s*=""")
+TOKEN = re.compile(r"""\"{3}(?:\\.|[^\\])*?\"{3}|'{3}.*?'{3}|"(?:\\.|[^"\\\n])*"|'[^'\n]*'|#[^\n]*|[\[\]{}]|\n""", re.DOTALL)
+
+
+def _bare(name: str) -> str:
+    """Return a key as written in TOML without its quotes and blanks."""
+    return re.sub(r"[\s\"']", "", name)
+
+
+def statements(text: str) -> list[tuple[int, str]]:
+    """Return the lines of a TOML text with their 1-based numbers, without those that go on a list or text begun above."""
+    begins, depth = [True], 0
+    for token in TOKEN.findall(text):
+        if token in ("[", "{"):
+            depth += 1
+        elif token in ("]", "}"):
+            depth -= 1
+        elif token == "\n":
+            begins.append(depth == 0)
+        else:
+            begins += [False] * token.count("\n")
+    return [(number, line) for number, (line, first) in enumerate(zip(text.split("\n"), begins, strict=True), start=1) if first]
 
 
 def parse_override(item: str) -> tuple[str, Any]:
-    """Split `section.key=value`; the value is TOML, and a bare word counts as text.
+    """Split `section.key=value`; the value is TOML, and what is not TOML counts as text.
 
-    Raises UserError when there is no `=` or no section.
+    Raises UserError when the key, the `=` or the value is missing.
     """
     name, equals, text = item.partition("=")
     name, text = name.strip(), text.strip()
     if not equals or not name or not text:
         raise UserError(f"--set {item}: must be section.key=value, for instance --set evaluate.zeta=1.5")
-    return name, parse_value(text, listed=is_list(name))
-
-
-def is_list(name: str) -> bool:
-    """Say whether a key holds a list, so that `a,b` can stand for `["a", "b"]` on the command line."""
     field = keys().get(name)
-    return field is not None and isinstance(field.default, list)
+    kinds = {field.annotation, *get_args(field.annotation)} if field else {str} if name == "title" else set()
+    return name, parse_value(text, listed=field is not None and isinstance(field.default, list), worded=str in kinds)
 
 
-def parse_value(text: str, *, listed: bool = False) -> Any:
-    """Read a TOML value as typed on a command line, where quotes are often lost: `edc` is the text "edc"."""
-    if listed and not text.startswith("["):
-        return [parse_value(part.strip()) for part in text.split(",") if part.strip()]
+def parse_value(text: str, *, listed: bool = False, worded: bool = False) -> Any:
+    """Read a TOML value as typed on a command line, where quotes are often lost: `edc` is the text "edc".
+
+    `listed` takes `a,b` for `["a", "b"]`; `worded` takes what has no quotes for a text, whatever it looks like.
+    """
+    if listed:
+        inner = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+        try:
+            return tomllib.loads(f"value = [{inner}]")["value"]
+        except ValueError:
+            return [parse_value(part.strip()) for part in inner.split(",") if part.strip()]
+    if worded and text[0] not in "\"'":
+        return text
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        if listed and text.endswith("]"):
-            return [parse_value(part.strip()) for part in text[1:-1].split(",") if part.strip()]
+    except ValueError:
         return text
 
 
 def edit_project(path: Path, changes: dict[str, Any]) -> None:
     """Set single keys of a project file (None removes one), keeping its comments, order and layout.
 
-    Raises UserError when the file is not TOML; the file is replaced in one step.
+    Raises UserError when the file is missing or not TOML, and then leaves it as it is; the file is replaced in one step.
     """
-    text = path.read_text(encoding="utf-8")
-    write_text(path, edited(text, changes))
+    try:
+        text = edited(_read_text(path), changes)
+    except TOMLKitError as error:
+        raise UserError(f"{path}: not valid TOML: {error}") from None
+    write_text(path, text)
 
 
 def edited(text: str, changes: dict[str, Any]) -> str:
-    """Return the TOML text with `changes` (flat keys; None removes one) applied leaf by leaf."""
-    try:
-        document = tomlkit.parse(text)
-    except TOMLKitError as error:
-        raise UserError(f"not valid TOML: {error}") from None
+    """Return the TOML text with `changes` (flat keys; None removes one) applied; no other line changes.
+
+    Raises tomlkit's TOMLKitError when the text is not TOML, UserError when a section to be changed is no table.
+    """
     for name, value in changes.items():
         section, _, leaf = name.rpartition(".")
-        if section and section not in document:
+        document = tomlkit.parse(text)
+        table = document.get(section) if section else document
+        if table is not None and not isinstance(table, Mapping):
+            raise UserError(f"{section}: must be a table: [{section}] on a line of its own, its keys below")
+        if table is not None and leaf in table:
             if value is None:
-                continue
-            document.add(tomlkit.nl())
-            document[section] = tomlkit.table()
-        table = document[section] if section else document
-        if value is None:
-            table.pop(leaf, None)
-        elif leaf in table:
-            comment, trail = table[leaf].trivia.comment, table[leaf].trivia.comment_ws
-            table[leaf] = value
-            table[leaf].trivia.comment, table[leaf].trivia.comment_ws = comment, trail
-        else:
-            table.add(leaf, value)
-    return tomlkit.dumps(document)
+                table.pop(leaf)
+            else:
+                table[leaf] = value
+            text = tomlkit.dumps(document)
+        elif value is not None:
+            text = _with_new_key(text, section, leaf, value)
+    return text
+
+
+def _with_new_key(text: str, section: str, leaf: str, value: Any) -> str:
+    """Return the text with a key after the last one of its section, which is begun at the end where there is none yet."""
+    document, newline = tomlkit.parse(text), "\r\n" if "\r\n" in text else "\n"
+    lines, line = text.split("\n"), f"{leaf} = {tomlkit.item(value).as_string()}"
+    current, last, indent = "", None, ""
+    for number, content in statements(text):
+        if table := HEADER.match(content):
+            current = _bare(table[1])
+            if current == section:
+                last, indent = number, ""
+        elif current == section and ASSIGNMENT.match(content):
+            last, indent = number, content[: len(content) - len(content.lstrip())]
+    if last is None and section in document:  # an inline table, or dotted keys
+        document[section].add(leaf, value)
+        return tomlkit.dumps(document)
+    if last is None and section:
+        before = text + (newline if text and not text.endswith("\n") else "") + (newline if text.strip() else "")
+        return f"{before}[{section}]{newline}{line}{newline}"
+    if last is None:
+        return line + newline + (newline + text if text else "")
+    starts = [number for number, _ in statements(text) if number > last]
+    end = starts[0] - 1 if starts else len(lines)  # a value may go on over several lines
+    if end == len(lines):
+        return text + newline + indent + line + newline
+    return "\n".join([*lines[:end], indent + line + newline[:-1], *lines[end:]])
 
 
 def new_project_text(name: str, *, dataset: str, method: str, ipc: int, root: str | None = None) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import tomlkit
 
 from engine.errors import UserError
+from engine.project.files import SCHEMA_VERSION
 from engine.project.plan import Plan
 from engine.project.resolve import Resolved, flatten, validate
 from engine.project.schema import SECTIONS, Project
@@ -24,7 +25,7 @@ def freeze(resolved: Resolved, plan: Plan, *, until: str, fresh: bool = False) -
     `fresh` makes the run compute every step itself, whatever the cache holds.
     """
     document = tomlkit.document()
-    document["schema"] = 1
+    document["schema"] = SCHEMA_VERSION
     document["title"] = resolved.project.title
     for section in SECTIONS:
         values = getattr(resolved.project, section).model_dump()
@@ -56,7 +57,8 @@ def thaw(values: dict[str, Any]) -> tuple[Project, dict[str, Any]]:
     """
     values = dict(values)
     facts = values.pop("frozen", {})
-    values.pop("schema", None)
+    if values.pop("schema", SCHEMA_VERSION) != SCHEMA_VERSION:
+        raise UserError(f"run.toml: written by another version of edc; this one reads schema = {SCHEMA_VERSION}")
     project, problems = validate(flatten(values))
     if project is None:
         raise UserError(f"run.toml: {problems[0].key}: {problems[0].message}")

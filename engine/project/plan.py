@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import UserError
 from engine.files import digest
-from engine.project.checks import value_of
+from engine.project.checks import has_effect, value_of
 from engine.project.schema import SECTIONS, Project
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ VIEWS = (
     "evaluate.shuffle_patches",
 )
 LABELS = ("labels.ensemble", "labels.teacher_batchnorm")
-NOT_TRAINING = {"students", "seeds", "controls", "full_epochs", "full_batch_size"}
+NOT_TRAINING = {"students", "seeds", "controls", "full_epochs", "full_batch_size", "select"}  # the last only says which result is shown
 TRAINING = tuple(f"evaluate.{leaf}" for leaf in SECTIONS["evaluate"].model_fields if leaf not in NOT_TRAINING)
 
 
@@ -112,18 +112,25 @@ class _Planner:
         return step_id
 
     def values(self, *names: str) -> dict[str, Any]:
-        """Return the flat values of keys; a bare section name stands for all of its keys."""
+        """Return the flat values of keys; a bare section name stands for all of its keys.
+
+        A key of evaluate that has no effect is None, so that methods which differ in it alone share their controls.
+        """
         expanded = (
             f"{name}.{leaf}" if name in SECTIONS else name
             for name in names
             for leaf in (SECTIONS[name].model_fields if name in SECTIONS else [""])
         )
-        return {name: value_of(self.project, name) for name in expanded}
+        return {
+            name: value_of(self.project, name) if not name.startswith("evaluate.") or has_effect(self.project, name) else None
+            for name in expanded
+        }
 
     def squeeze(self, observer: str) -> str:
         """Add the training of one observer."""
-        epochs, images = self.project.squeeze.epochs, sum(self.source.train_counts)
-        steps = epochs * -(-images // self.project.squeeze.batch_size)
+        squeeze, images = self.project.squeeze, sum(self.source.train_counts)
+        epochs = squeeze.epochs if squeeze.checkpoint == "last" else (squeeze.epochs - 1) // 10 * 10 + 1
+        steps = epochs * steps_an_epoch(images, squeeze.batch_size)
         return self.add("squeeze", observer, self.values("squeeze") | {"observer": observer}, {}, images=epochs * images, iterations=steps)
 
     def statistics(self, observer: str) -> str:
@@ -186,7 +193,7 @@ class _Planner:
             "condense.seed",
         )
         images = project.condense.ipc * self.classes
-        batches = -(-images // (project.batch.size or images))
+        batches = batch_count(images, size=project.batch.size, statistics=project.batch.statistics)
         return self.add(
             "synthesise",
             "condensed",
@@ -230,7 +237,7 @@ class _Planner:
             settings["observers"] = []
         elif project.labels.mode == "stored":
             stored = set_name if set_name == "condensed" else f"{set_name}-seed{seed}"
-            inputs["labels"] = [self.relabel(stored, images, project.condense.seed)]
+            inputs["labels"] = [self.relabel(stored, images, project.condense.seed if set_name == "condensed" else seed)]
         else:
             inputs["observers"] = self.label_observers()
             settings |= self.values(*LABELS) | {"observers": project.observers.labels}
@@ -240,7 +247,7 @@ class _Planner:
             settings,
             inputs,
             images=count * epochs,
-            iterations=epochs * -(-count // project.evaluate.batch_size),
+            iterations=epochs * steps_an_epoch(count, project.evaluate.batch_size),
         )
 
     def evaluate_full(self, student: str, seed: int) -> None:
@@ -257,8 +264,20 @@ class _Planner:
             "squeeze.flip",
         )
         settings = self.values(*keys) | {"set": "full", "student": student, "seed": seed}
-        iterations = evaluate.full_epochs * -(-images // evaluate.full_batch_size)
+        iterations = evaluate.full_epochs * steps_an_epoch(images, evaluate.full_batch_size)
         self.add("evaluate", f"full-{student}-seed{seed}", settings, {}, images=evaluate.full_epochs * images, iterations=iterations)
+
+
+def steps_an_epoch(images: int, size: int) -> int:
+    """Return how many batches of `size` an epoch has; a last image alone is no batch of its own, since batch norm cannot train on it."""
+    return images // size if 1 < size < images and images % size == 1 else -(-images // size)
+
+
+def batch_count(images: int, *, size: int, statistics: int) -> int:
+    """Return how many batches are optimised one after the other: images that fill no whole statistics batch make one of their own."""
+    whole, rest = divmod(images, size or images)
+    lengths = [(size or images, whole), (rest, 1 if rest else 0)]
+    return sum(times * (2 if length % min(statistics or length, length) else 1) for length, times in lengths if times)
 
 
 def make_plan(project: Project, source: "Source", *, device: str, precision: str, until: str = STAGES[-1]) -> Plan:
@@ -285,11 +304,14 @@ def make_plan(project: Project, source: "Source", *, device: str, precision: str
 
 
 def _check_ipc(project: Project, source: "Source") -> None:
-    """Refuse more images per class than the smallest class has, where images are drawn without replacement."""
+    """Refuse more images per class than the smallest class has, or than RDED can tile from its crops (one of an image)."""
     smallest = min(range(len(source.classes)), key=lambda index: source.train_counts[index])
     count, ipc = source.train_counts[smallest], project.condense.ipc
-    if ipc > count:
+    crops = project.rded.factor**2 if project.initialise.source == "rded" else 1
+    if ipc * crops > count:
         name = source.classes.names[smallest]
+        tiled = f" of {crops} crops" if crops > 1 else ""
+        right = f"use at most {count // crops}" if count >= crops else "lower rded.factor"
         raise UserError(
-            f"condense.ipc: {ipc} images per class, but class {name!r} of {source.name} has {count} training images; use at most {count}"
+            f"condense.ipc: {ipc} images{tiled} per class, but class {name!r} of {source.name} has {count} training images; {right}"
         )

@@ -27,7 +27,7 @@ def key(default: Any, help: str, paper: str = "", unit: str = "") -> Any:
 class Section(BaseModel):
     """A table of the project file; unknown keys and values of another type are errors."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, validate_default=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", strict=True, validate_default=True, allow_inf_nan=False, protected_namespaces=())
 
 
 class Dataset(Section):
@@ -35,7 +35,9 @@ class Dataset(Section):
 
     name: str = key("digits", "The dataset: a name that `edc datasets` lists, or `folder` for your own images.")
     root: str | None = key(None, "Folder that holds the data; otherwise it is looked for below the data root ($EDC_DATA).")
-    resolution: Annotated[int, Ge(8), Le(1024)] | None = key(None, "Working side of the square images; the dataset's own when absent.", unit="px")
+    resolution: Annotated[int, Ge(8), Le(1024)] | None = key(
+        None, "Working side of the square images; the dataset's own when absent.", unit="px"
+    )
     mirror: bool | None = key(None, "Whether a mirrored image keeps its class; false switches every horizontal flip off.")
 
 
@@ -297,6 +299,7 @@ class Compute(Section):
         "auto", "Precision of the networks; auto follows what the device supports natively."
     )
     threads: CountOrNone = key(0, "CPU threads; 0 means all cores.")
+    checkpoint_seconds: NotNegative = key(20.0, "Work that a kill may cost: how often a stage writes its checkpoint.", unit="s")
 
 
 class Project(Section):

@@ -4,13 +4,14 @@
 """
 
 import errno
+import os
 import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from engine.errors import RunError, Stopped
 from engine.files import digest_file, read_json, write_json
@@ -99,9 +100,9 @@ def _link(source: Path, target: Path) -> None:
 
 
 def publish(folder: Path, step: Step, done: dict[str, Any], cache: Path) -> None:
-    """Put a finished step of a run into the cache, unless it is there."""
+    """Put a finished step of a run into the cache, unless it is there undamaged."""
     target = cache / step.stage / step.fingerprint
-    if finished(target, step, thorough=False) is None:
+    if finished(target, step) is None:
         target.parent.mkdir(parents=True, exist_ok=True)
         link_folder(folder, target, [*done["files"], "done.json"])
 
@@ -122,29 +123,38 @@ def claimed(step: Step, cache: Path, *, stop_wanted: Callable[[], bool], on_wait
     Waits while another process holds it (calling `on_wait` once). Raises Stopped when a stop is wanted meanwhile, RunError when the
     cache cannot be written.
     """
+    path = cache / step.stage / f"{step.fingerprint}.lock"
+    waited = False
+    while (handle := _locked(path)) is None:
+        if not waited:
+            on_wait()
+            waited = True
+        if stop_wanted():
+            raise Stopped(f"{step.id}: stopped while another run computes it")
+        time.sleep(0.2)
+    with handle:
+        yield
+        with suppress(OSError):  # the name is for the living only; the claim itself ends with the handle
+            path.unlink()
+
+
+def _locked(path: Path) -> TextIO | None:
+    """Return the open and locked file of a claim, or None while another process holds it; raises RunError when it cannot be written."""
     import fcntl
 
-    path = cache / step.stage / f"{step.fingerprint}.lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = path.open("a")
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
-    with handle:
-        waited = False
-        while True:
-            try:
-                fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError as error:
-                if error.errno not in (errno.EAGAIN, errno.EACCES):
-                    raise RunError(f"cannot lock {path}: {error.strerror or error}") from error
-            if not waited:
-                on_wait()
-                waited = True
-            if stop_wanted():
-                raise Stopped(f"{step.id}: stopped while another run computes it")
-            time.sleep(0.2)
-        yield
-        with suppress(OSError):  # the name is for the living only; the claim itself ends with the handle
-            path.unlink()
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Whoever held the claim before may have removed the name meanwhile; a lock on a file without a name excludes nobody.
+        if os.path.samestat(os.fstat(handle.fileno()), path.stat()):
+            return handle
+    except OSError as error:
+        if error.errno not in (errno.EAGAIN, errno.EACCES, errno.ENOENT):
+            handle.close()
+            raise RunError(f"cannot lock {path}: {error.strerror or error}") from error
+    handle.close()
+    return None

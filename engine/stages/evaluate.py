@@ -13,8 +13,9 @@ from engine.compute.checkpoint import load_checkpoint, save_checkpoint
 from engine.compute.precision import autocast
 from engine.compute.seeding import seed_for
 from engine.data.condensed import read_condensed
-from engine.data.views import Chunk, Views, ViewSettings, chunk_limit, chunks, draw_epoch, render
+from engine.data.views import Chunk, Views, ViewSettings, batch_spans, chunk_limit, chunks, draw_epoch, render
 from engine.errors import RunError, Stopped
+from engine.files import read_json
 from engine.stages import averaging, schedules, training
 from engine.stages.inputs import Inputs, RealImages
 from engine.stages.labelling import label_chunk
@@ -29,9 +30,9 @@ RECALIBRATION_VIEWS = 1000
 def evaluate(settings: dict[str, Any], inputs: Inputs, folder: Path, report: Report) -> dict[str, Any]:
     """Train one student with one seed on a set and return its accuracies in percent (EDC 3.4, Tables 6-10).
 
-    The sets `condensed` and `random` are trained with soft labels, `full` with hard labels on the whole training split. Writes
-    `student.safetensors` and `history.json`-like metrics; raises Stopped after a checkpoint when asked to stop, RunError when the loss
-    is no longer a number.
+    The sets `condensed` and `random` are trained with soft labels, `full` with hard labels on the whole training split. Writes the
+    measured student of the former to `observer.safetensors`; raises Stopped after a checkpoint when asked to stop, RunError when the
+    loss is no longer a number.
     """
     if settings["set"] == "full":
         return _evaluate_full(settings, inputs, folder, report)
@@ -68,7 +69,7 @@ def _optimizer(settings: dict[str, Any], model: nn.Module) -> torch.optim.Optimi
 
 
 class _Student:
-    """One student's training on a condensed set, which can be interrupted at the end of any chunk of views."""
+    """One student's training on a condensed set, which can be interrupted after any of its steps."""
 
     def __init__(self, settings: dict[str, Any], inputs: Inputs, folder: Path, report: Report) -> None:
         self.settings, self.inputs, self.folder, self.report = settings, inputs, folder, report
@@ -82,7 +83,7 @@ class _Student:
         self.test = RealImages(inputs.store.test, inputs.device)
         self.epochs = settings["evaluate.epochs"]
         self.side = inputs.store.resolution
-        self.batches = -(-len(self.images) // self.views.batch_size)
+        self.batches = len(batch_spans(len(self.images), self.views.batch_size))
         self.updates = self.epochs * self.batches
         self.model = training.fresh_model(settings["student"], inputs, settings["seed"], "student", settings["student"])
         self.optimizer = _optimizer(settings, self.model)
@@ -100,7 +101,7 @@ class _Student:
             milestones=settings["evaluate.milestones"],
             gamma=settings["evaluate.gamma"],
         )
-        self.next_chunk, self.history = 0, []
+        self.next_chunk, self.next_batch, self.history = 0, 0, []
         self.alrs = {"factor": 1.0, "previous": None}
         self.epoch_losses: list[Tensor] = []
         self._restore()
@@ -117,6 +118,8 @@ class _Student:
             partner = own[chunk.views.partner.to(self.inputs.device)]
             share = chunk.views.share.to(self.inputs.device)
             for number, (epoch, first, last) in enumerate(chunk.batches):
+                if number < self.next_batch:
+                    continue
                 part = slice(first, last)
                 if dropout:
                     torch.manual_seed(seed_for(self.settings["seed"], "dropout", chunk.number, number))
@@ -126,10 +129,10 @@ class _Student:
                 self.epoch_losses.append(loss)
                 if len(self.epoch_losses) == self.batches:
                     self._epoch_done(epoch)
-            self.next_chunk = chunk.number + 1
-            self.report.progress(chunk.batches[-1][0] + 1, self.epochs, "epochs")
-            if self.report.checkpoint_due():
-                self._checkpoint()
+                self.next_batch = number + 1
+                if self.report.checkpoint_due():
+                    self._checkpoint(epoch)
+            self.next_chunk, self.next_batch = chunk.number + 1, 0
         return self._finish()
 
     def _teacher(self, rendered: Tensor, chunk: Chunk) -> Tensor | None:
@@ -158,6 +161,7 @@ class _Student:
         loss = torch.stack(self.epoch_losses).mean()
         self.epoch_losses.clear()
         self.report.later(epoch + 1, {"loss": loss})
+        self.report.progress(epoch + 1, self.epochs, "epochs")
         if self.settings["evaluate.schedule"] == "alrs":
             value = loss.item()
             self.alrs["factor"] *= schedules.alrs_factor(self.alrs["previous"], value, gamma=self.settings["evaluate.gamma"])
@@ -190,23 +194,29 @@ class _Student:
         """Yield training batches of views drawn for this purpose, in all at least an epoch and about a thousand views."""
         for epoch in range(-(-RECALIBRATION_VIEWS // len(self.images))):
             views: Views = draw_epoch(len(self.images), self.side, self.epochs + epoch, self.views)
-            for first in range(0, len(views), self.views.batch_size):
-                last = min(len(views), first + self.views.batch_size)
+            for first, last in batch_spans(len(views), self.views.batch_size):
                 yield render(self.images, views.part(first, last), self.views, self.inputs.mean, self.inputs.std)
 
-    def _checkpoint(self) -> None:
+    def _checkpoint(self, epoch: int) -> None:
         """Write everything the training goes on from; raises Stopped when a stop is wanted."""
         tensors = training.model_tensors(self.model) | training.optimizer_tensors(self.optimizer)
         if self.average is not None:
             tensors |= training.model_tensors(self.average, "average")
         if self.epoch_losses:
             tensors["epoch_losses"] = torch.stack(self.epoch_losses)
-        values = {"next_chunk": self.next_chunk, "history": self.history, "alrs": self.alrs, "scaler": self.scaler.state_dict()}
+        values = {
+            "epoch": epoch,
+            "next_chunk": self.next_chunk,
+            "next_batch": self.next_batch,
+            "history": self.history,
+            "alrs": self.alrs,
+            "scaler": self.scaler.state_dict(),
+        }
         save_checkpoint(self.folder, tensors, values)
         self.report.flush()
         self.report.checkpoint_written()
         if self.report.stop_wanted():
-            raise Stopped(f"{self.folder.name}: stopped before chunk {self.next_chunk}")
+            raise Stopped(f"{self.folder.name}: stopped in epoch {epoch + 1} of {self.epochs}")
 
     def _restore(self) -> None:
         """Take up the newest undamaged checkpoint of the folder, if there is one."""
@@ -222,8 +232,9 @@ class _Student:
         if "epoch_losses" in tensors:
             self.epoch_losses = list(tensors["epoch_losses"].to(self.inputs.device))
         self.scaler.load_state_dict(values["scaler"])
-        self.next_chunk, self.history, self.alrs = values["next_chunk"], values["history"], values["alrs"]
-        self.report.log(f"goes on from epoch {self.history[-1]['epoch'] if self.history else 0}")
+        self.next_chunk, self.next_batch = values["next_chunk"], values["next_batch"]
+        self.history, self.alrs = values["history"], values["alrs"]
+        self.report.log(f"goes on from epoch {values['epoch'] + 1} of {self.epochs}")
 
     def _finish(self) -> dict[str, Any]:
         """Save the measured network and return its accuracies: the last ones, and the best of all measurements."""
@@ -236,6 +247,4 @@ class _Student:
 
 def _stored_seed(inputs: Inputs) -> int:
     """Return the seed of the views that the stored labels belong to, as their step recorded it."""
-    from engine.files import read_json
-
     return read_json(inputs.folder("labels") / "done.json")["settings"]["seed"]

@@ -102,8 +102,8 @@ def crop_to(images: Tensor, boxes: Tensor, size: int) -> Tensor:
     """Cut each uint8 image's own box and resize it to `size` px, bilinearly and antialiased; (N, 3, size, size) uint8."""
     if size == images.shape[-1]:
         return augment.resized_crop(images.float(), boxes).round().clamp(0, 255).to(torch.uint8)
-    parts = [vision.resized_crop(image, *box, size=[size, size], antialias=True) for image, box in zip(images, boxes.tolist(), strict=True)]
-    return torch.stack(parts)
+    pairs = zip(images, boxes.tolist(), strict=True)
+    return torch.stack([vision.resized_crop(image, *box, size=[size, size], antialias=True) for image, box in pairs])
 
 
 @torch.no_grad()
@@ -123,7 +123,8 @@ def score(crops: Tensor, label: int, scorer: nn.Module, inputs: Inputs) -> Tenso
 def tile(crops: Tensor, ipc: int, factor: int, order: str, side: int) -> Tensor:
     """Put factor x factor crops (ranked best first) into each of `ipc` images of `side` px.
 
-    `stratified`: tile k of image j is crop k * ipc + j, one of each quality band (RDED); `consecutive`: crops j * factor² … (EDC's builder).
+    `stratified`: tile k of image j is crop k * ipc + j, one of each quality band (RDED). `consecutive`: image j has the crops from
+    j * factor² on (EDC's own builder).
     """
     size = crops.shape[-1]
     if order == "stratified":

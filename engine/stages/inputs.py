@@ -35,12 +35,12 @@ class Inputs:
     @cached_property
     def mean(self) -> Tensor:
         """Return the channel means as (1, 3, 1, 1) on the device, in units of [0, 1]."""
-        return torch.tensor(self.store.mean, device=self.device).view(1, 3, 1, 1)
+        return torch.tensor(self.store.mean, dtype=torch.float32, device=self.device).view(1, 3, 1, 1)
 
     @cached_property
     def std(self) -> Tensor:
         """Return the channel deviations as (1, 3, 1, 1) on the device, in units of [0, 1]."""
-        return torch.tensor(self.store.std, device=self.device).view(1, 3, 1, 1)
+        return torch.tensor(self.store.std, dtype=torch.float32, device=self.device).view(1, 3, 1, 1)
 
     def normalise(self, images: Tensor) -> Tensor:
         """Turn uint8 (B, 3, H, W) into float32 in normalised units, channels_last."""

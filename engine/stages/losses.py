@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -73,8 +72,3 @@ def student_loss(
         share=share,
         ce_target=settings["evaluate.ce_target"],
     )
-
-
-def finite(loss: float) -> bool:
-    """Say whether a loss is a number that training can go on from."""
-    return torch.isfinite(torch.tensor(loss)).item()

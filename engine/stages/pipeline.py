@@ -101,14 +101,15 @@ class Pipeline:
                 on_log=self._say,
                 on_checkpoint=lambda: write_text(worked, str(before + time.monotonic() - started)),
                 stop_wanted=self.stop_wanted,
+                checkpoint_seconds=self.plan.project.compute.checkpoint_seconds,
             )
             try:
                 result = stage_function(step.stage)(step.settings, inputs, folder, report)
             except OSError as error:
                 raise RunError(f"{step.id}: {error.filename or folder}: {error.strerror or error}") from error
         seconds = before + time.monotonic() - started
-        self._remove_leftovers(folder)
         done = stage_cache.write_done(folder, step, result, seconds=seconds, peak_memory_bytes=peak_memory_bytes(self.plan.device))
+        self._remove_leftovers(folder)  # not before: a full disk must not cost the last checkpoint as well
         stage_cache.publish(folder, step, done, self.cache)
         self.events.append(
             "stage_finished", stage=step.stage, step=step.name, seconds=done["seconds"], peak_memory_bytes=done["peak_memory_bytes"]
@@ -116,11 +117,11 @@ class Pipeline:
         self.summary.finished(step, done)
 
     def _prepare(self, folder: Path, step: Step) -> None:
-        """Make the step's folder; unfinished work of another fingerprint in it is of no use and goes."""
+        """Make the step's folder; what is finished but damaged, shared with the cache maybe, or of another fingerprint goes."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
             mark = folder / ".fingerprint"
-            if mark.exists() and mark.read_text() != step.fingerprint:
+            if (folder / "done.json").exists() or (mark.exists() and mark.read_text() != step.fingerprint):
                 shutil.rmtree(folder)
                 folder.mkdir()
             mark.write_text(step.fingerprint)

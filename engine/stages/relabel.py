@@ -28,6 +28,8 @@ def relabel(settings: dict[str, Any], inputs: Inputs, folder: Path, report: Repo
     views = ViewSettings.of(settings, settings["seed"])
     path, progress = folder / "logits.npy", folder / "progress.json"
     first = read_json(progress)["chunks"] if progress.exists() and path.exists() else 0
+    if not first:
+        path.unlink(missing_ok=True)  # a finished file may be shared with the cache, and would be overwritten there
     shape = (epochs * count, inputs.classes)
     logits = np.lib.format.open_memmap(path, mode="r+" if first else "w+", dtype=settings["labels.dtype"], shape=None if first else shape)
     observers = inputs.observers()

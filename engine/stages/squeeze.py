@@ -1,5 +1,6 @@
 """Squeeze: train an observer on the real images."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ class Trainer:
         """Train for `epochs`, one learning rate of `rates` a step; every draw follows from `seed`, the epoch and the batch."""
         dropout = training.has_dropout(self.model)
         self.model.train()
-        total, step = 0, 0
+        total, step, loss = 0, 0, None
         for epoch in range(epochs):
             batches = training.epoch_batches(len(images), batch_size, *seed, "order", epoch)
             total = total or epochs * len(batches)
@@ -102,6 +103,8 @@ class Trainer:
                 if self.report.checkpoint_due():
                     self.checkpoint(float(loss))
         self.report.flush()
+        if loss is not None:
+            self.check(float(loss))
 
     def train_step(self, batch: torch.Tensor, labels: torch.Tensor, rate: float) -> torch.Tensor:
         """Take one step of cross-entropy on a batch (B, 3, H, W) and return the loss, still on the device."""
@@ -115,10 +118,14 @@ class Trainer:
         self.scaler.update()
         return loss.detach()
 
+    def check(self, loss: float) -> None:
+        """Raise RunError when the loss is not a number to go on from."""
+        if not math.isfinite(loss):
+            raise RunError(f"{self.folder.name}: the training loss is not a number at step {self.step}; lower the learning rate")
+
     def checkpoint(self, loss: float) -> None:
         """Write a checkpoint; raises Stopped when a stop is wanted, RunError when the loss is not a number."""
-        if loss != loss:
-            raise RunError(f"{self.folder.name}: the training loss is not a number at step {self.step}; lower the learning rate")
+        self.check(loss)
         tensors = training.model_tensors(self.model) | training.optimizer_tensors(self.optimizer)
         save_checkpoint(self.folder, tensors, {"step": self.step, "scaler": self.scaler.state_dict()})
         self.report.flush()

@@ -20,6 +20,7 @@ from engine.stages.batch_views import BatchViews
 from engine.stages.inputs import Inputs
 from engine.stages.report import Report
 from engine.stages.saving import save_images
+from engine.stages.training import laid_out_as
 
 # Losses of float16 passes are scaled up before the backward pass, or small pixel gradients would vanish.
 FLOAT16_SCALE = 1024.0
@@ -156,7 +157,8 @@ class _Synthesis:
                 x.copy_(torch.maximum(torch.minimum(x, self.highest), self.lowest))
             self._tell(number, iteration, parts, groups)
             if self.report.checkpoint_due():
-                self._checkpoint(number, iteration + 1, images, x, average, optimizer, parts)
+                self._checkpoint(number, iteration + 1, images, x, average, optimizer)
+        self._check(number, self.iterations, x)
         self.first_iteration, self.resumed = 0, {}
         return x.detach()
 
@@ -165,17 +167,27 @@ class _Synthesis:
     ) -> dict[str, Tensor]:
         """Set the gradient of the loss with respect to the pixels `x`, and return the parts of the loss as detached scalars."""
         x.grad = None
+        before = self._states()
         loss, parts = self._loss(x, average, targets, views, number, iteration, seed)
         (gradient,) = torch.autograd.grad(loss * self.scale, x)
         if self.kind == "sam":
             moved = flatness.sam_perturbation(x.detach(), gradient, self.settings["flatness.rho"], views.groups).requires_grad_(True)
-            states = [matcher.state_dict() for matcher in self.matchers]
+            after = self._states()
+            self._set_states(before)  # the same loss at another place, so from the same running moments
             loss, _ = self._loss(moved, average, targets, views, number, iteration, seed)
             (gradient,) = torch.autograd.grad(loss * self.scale, moved)
-            for matcher, state in zip(self.matchers, states, strict=True):
-                matcher.load_state_dict(state)
+            self._set_states(after)
         x.grad = gradient / self.scale
         return parts
+
+    def _states(self) -> list[dict[str, Tensor]]:
+        """Return the running moments of all observers."""
+        return [matcher.state_dict() for matcher in self.matchers]
+
+    def _set_states(self, states: list[dict[str, Tensor]]) -> None:
+        """Put back what `_states` returned."""
+        for matcher, state in zip(self.matchers, states, strict=True):
+            matcher.load_state_dict(state)
 
     def _loss(
         self, x: Tensor, average: Tensor, targets: Tensor, views: BatchViews, number: int, iteration: int, seed: int
@@ -212,15 +224,15 @@ class _Synthesis:
             logits = observer(seen)
         logits = logits.float()
         classification = functional.cross_entropy(logits, targets, reduction="none").view(views.groups, -1).mean(1).sum()
-        moments = matcher.moments() if self.kind == "stat_ema" else None
+        moments = matcher.moments()[: views.groups] if self.kind == "stat_ema" else None
         matched = matcher.loss()
         loss = classification + settings["match.weight"] * matched.total
         parts = {"classification": classification.detach(), "matching": matched.total.detach()}
         parts |= {f"matching_{name}": matched.parts[name] for name in ("global", "class")}
         if self.kind in ("logit_ema", "two_crop"):
-            other = views.of(average, iteration) if self.kind == "logit_ema" else views.of(x, iteration, second=True)
+            other = views.of(average, iteration) if self.kind == "logit_ema" else views.of(x.detach(), iteration, second=True)
             with torch.no_grad(), autocast(self.inputs.device, self.inputs.precision):
-                other_logits = observer(other.detach()).float()
+                other_logits = observer(other).float()
             value = flatness.ema_logits_loss(
                 logits, other_logits, tau=settings["flatness.tau"], reduction=settings["flatness.reduction"], groups=views.groups
             )
@@ -232,7 +244,7 @@ class _Synthesis:
             ):
                 observer(views.of(average, iteration))
             value = flatness.stat_ema_loss(
-                moments, matcher.moments(), matcher.segments, settings["match.first_multiplier"], settings["match.norm"]
+                moments, matcher.moments()[: views.groups], matcher.segments, settings["match.first_multiplier"], settings["match.norm"]
             )
         else:
             return loss, parts
@@ -306,22 +318,27 @@ class _Synthesis:
         with torch.no_grad():
             x.copy_(self.resumed["x"])
             average.copy_(self.resumed["average"])
-        state = {name: self.resumed[f"adam.{name}"] for name in ("step", "exp_avg", "exp_avg_sq")}
+        state = {name: laid_out_as(x, self.resumed[f"adam.{name}"]) for name in ("step", "exp_avg", "exp_avg_sq")}
         optimizer.load_state_dict({"state": {0: state}, "param_groups": optimizer.state_dict()["param_groups"]})
         for index, matcher in enumerate(self.matchers):
             prefix = f"matcher.{index}."
             matcher.load_state_dict({name.removeprefix(prefix): value for name, value in self.resumed.items() if name.startswith(prefix)})
         return self.first_iteration
 
-    def _checkpoint(
-        self, number: int, iteration: int, images: Tensor, x: Tensor, average: Tensor, optimizer: torch.optim.Adam, parts: dict[str, Tensor]
-    ) -> None:
-        """Write everything the synthesis goes on from; raises Stopped when a stop is wanted, RunError when the loss is not a number."""
-        if not torch.isfinite(parts["loss"]).item():
+    def _check(self, number: int, iteration: int, x: Tensor) -> None:
+        """Raise RunError when a pixel is not a number, as all are soon after the loss is none."""
+        if not torch.isfinite(x).all().item():
             self.report.flush()
             raise RunError(
-                f"synthesis: the loss is not a number at iteration {iteration} of batch {number + 1}; lower synthesise.learning_rate or match.weight"
+                f"synthesis: the images are no longer numbers at iteration {iteration} of batch {number + 1}; "
+                "lower synthesise.learning_rate or match.weight"
             )
+
+    def _checkpoint(
+        self, number: int, iteration: int, images: Tensor, x: Tensor, average: Tensor, optimizer: torch.optim.Adam
+    ) -> None:
+        """Write everything the synthesis goes on from; raises Stopped when a stop is wanted, RunError when the loss is not a number."""
+        self._check(number, iteration, x)
         tensors = {"images": images, "x": x, "average": average} | {f"adam.{name}": value for name, value in optimizer.state[x].items()}
         for index, matcher in enumerate(self.matchers):
             tensors |= {f"matcher.{index}.{name}": value for name, value in matcher.state_dict().items()}

@@ -55,13 +55,22 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Give an optimiser the state that `optimizer_tensors` returned."""
+    """Give an optimiser the state that `optimizer_tensors` returned.
+
+    Averages take their parameter's memory format, which a file does not keep: another one would take other, differently rounding kernels.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         if key.startswith("optimizer."):
             _, index, name = key.split(".", 2)
-            state.setdefault(int(index), {})[name] = value
+            state.setdefault(int(index), {})[name] = laid_out_as(parameters[int(index)], value)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def laid_out_as(parameter: Tensor, value: Tensor) -> Tensor:
+    """Return `value` on the parameter's device and, where it has its shape, in its memory format; scalars as they are."""
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value) if value.shape == parameter.shape else value
 
 
 def model_tensors(model: nn.Module, prefix: str = "model") -> dict[str, Tensor]:
@@ -91,7 +100,7 @@ def epoch_batches(count: int, size: int, *seed: str | int) -> list[Tensor]:
     A batch of one would break batch normalisation on 1x1 maps; its image waits for the next epoch.
     """
     parts = list(torch.randperm(count, generator=generator(*seed)).split(size))
-    return parts[:-1] if len(parts) > 1 and len(parts[-1]) == 1 else parts
+    return parts[:-1] if len(parts) > 1 and size > 1 and len(parts[-1]) == 1 else parts
 
 
 @torch.no_grad()

@@ -2,29 +2,10 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
+from matching_definitions import plain_moments
 from torch import Tensor
 
 from engine.matching.moments import channel_moments, layer_moments, pooled_moments, tile_moments
-
-
-def plain_moments(h: Tensor, patch: int | None, groups: int) -> Tensor:
-    """The definition, group by group and tile by tile, in float64: (G, 2, C [+ U*V])."""
-    rows = []
-    for part in h.double().chunk(groups):
-        means = [part[:, c].mean() for c in range(part.shape[1])]
-        variances = [part[:, c].var(correction=0) for c in range(part.shape[1])]
-        if patch is not None:
-            size = [-(-side // patch) * patch for side in part.shape[2:]]
-            plane = part if size == list(part.shape[2:]) else F.interpolate(part, size=size, mode="bilinear", align_corners=False)
-            for top in range(0, size[0], patch):
-                for left in range(0, size[1], patch):
-                    tile = plane[:, :, top : top + patch, left : left + patch]
-                    means.append(tile.mean())
-                    variances.append(tile.var(correction=0))
-        rows.append(torch.stack([torch.stack(means), torch.stack(variances)]))
-    return torch.stack(rows)
-
 
 CASES = [
     pytest.param((6, 5, 8, 8), 4, 1, id="four tiles"),
@@ -118,3 +99,14 @@ def test_pooling_single_images_gives_the_moments_of_their_union():
     pooled = pooled_moments(layer_moments(h, 4, groups=5), rows, counts=torch.tensor([2, 3]))
     expected = torch.cat([plain_moments(h[rows == row], 4, 1) for row in (0, 1)])
     torch.testing.assert_close(pooled, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_blocks_larger_and_smaller_than_a_group_give_the_same_sweep(monkeypatch):
+    h = example((12, 3, 8, 8), dtype=torch.bfloat16).to(memory_format=torch.channels_last).requires_grad_()
+    gradients = []
+    for values in (3 * 64, 3 * 64 * 5, 3 * 64 * 100):
+        monkeypatch.setattr("engine.matching.moments.CACHED_VALUES", values)
+        moments = layer_moments(h, 4, groups=3)
+        gradients.append(torch.autograd.grad(moments.sin().sum(), h)[0])
+    assert torch.equal(gradients[0], gradients[1])
+    assert torch.equal(gradients[0], gradients[2])
