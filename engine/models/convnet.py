@@ -2,6 +2,8 @@
 
 from torch import nn
 
+from engine.models.layers import InstanceNorm
+
 
 def convnet(*, classes: int, resolution: int, depth: int = 3, width: int = 128, batch_norm: bool = False) -> nn.Sequential:
     """ConvNet of `depth` blocks of `width` channels: (B, 3, resolution, resolution) normalised images -> (B, classes) logits.
@@ -13,7 +15,7 @@ def convnet(*, classes: int, resolution: int, depth: int = 3, width: int = 128, 
     blocks: list[nn.Module] = []
     channels = 3
     for _ in range(depth):
-        normalisation = nn.BatchNorm2d(width) if batch_norm else nn.GroupNorm(width, width)
+        normalisation = nn.BatchNorm2d(width) if batch_norm else InstanceNorm(width)
         blocks += [nn.Conv2d(channels, width, 3, padding=1), normalisation, nn.ReLU(), nn.AvgPool2d(2)]
         channels = width
     side = resolution // 2**depth

@@ -173,8 +173,14 @@ class TestRded:
     def test_scores_are_minus_log_probabilities_of_zero_padded_crops(self, small_inputs, monkeypatch):
         monkeypatch.setattr(stage, "SCORING_BATCH", 3)
         crops = torch.from_numpy(pictures(2, 3, 6))
-        values = score(crops, 2, Brightness(), small_inputs)
-        level = small_inputs.normalise(crops).sum((1, 2, 3)) / (3 * 16 * 16)
+
+        class Middle(Brightness):
+            def forward(self, images):
+                assert images[:, :, :5].abs().max() == images[:, :, 11:].abs().max() == images[..., :5].abs().max() == 0
+                return super().forward(images[:, :, 5:11, 5:11])
+
+        values = score(crops, 2, Middle(), small_inputs)
+        level = small_inputs.normalise(crops).mean((1, 2, 3))
         expected = torch.log(level.exp() + 1 + (-level).exp() + (level / 2).exp()) + level
         torch.testing.assert_close(values, expected)
 

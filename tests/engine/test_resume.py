@@ -1,5 +1,6 @@
 """Stages that are stopped or killed in the middle and taken up again: nothing of it can be seen in what they make."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ import torch
 from small_runs import flat_settings, small_inputs_of, small_store, stopping_report
 from torch import nn
 
+from engine.compute.seeding import seed_for
+from engine.data.views import ViewSettings, draw_epoch
 from engine.errors import RunError, Stopped
 from engine.files import read_json, write_json
 from engine.stages import evaluate as evaluation
@@ -240,7 +243,6 @@ class TestEvaluate:
             {"evaluate__ema": 0.0},
             {"evaluate__ema_batchnorm": "online"},
             {"evaluate__ema_batchnorm": "ema", "evaluate__optimizer": "sgd"},
-            {"evaluate__schedule": "alrs", "evaluate__gamma": 0.5, "evaluate__learning_rate": 1e-6},
             {"evaluate__loss": "kl", "labels__mix": "mixup", "labels__ensemble": "norm_mean"},
             {"evaluate__loss": "dist", "labels__teacher_batchnorm": "train"},
             {"student": "convnet-d2-w16"},
@@ -249,6 +251,11 @@ class TestEvaluate:
     )
     def test_whatever_it_trains_with(self, condensed, tmp_path, changes):
         assert_the_same(evaluate, self.settings(**changes), condensed, tmp_path, lambda: stopping_report(5), 2)
+
+    def test_a_rate_that_follows_the_losses(self, condensed, tmp_path, monkeypatch):
+        monkeypatch.setattr(evaluation.schedules, "alrs_factor", lambda previous, current, gamma: 0.5 if previous else 0.9)
+        settings = self.settings(evaluate__schedule="alrs")
+        assert_the_same(evaluate, settings, condensed, tmp_path, lambda: stopping_report(5), 2)
 
     def test_killed_after_every_fourth_checkpoint(self, condensed, tmp_path):
         assert_the_same(evaluate, self.settings(), condensed, tmp_path, lambda: killing_report(3), 3)
@@ -282,6 +289,57 @@ class TestEvaluate:
         assert result == whole and content(tmp_path / "parts") == content(tmp_path / "whole")
         assert [line for line in logs if line.startswith("warning:") and "checksum" in line]
         assert "info: goes on from epoch 3 of 5" in logs
+
+    @pytest.mark.parametrize("student", ["mobilenet-v2", "resnet18-w8"])
+    def test_a_view_left_over_by_the_batches_is_trained_with_the_others(self, condensed, tmp_path, student):
+        settings = self.settings(student=student, evaluate__batch_size=7, evaluate__epochs=2, labels__teacher_batchnorm="train")
+        assert evaluate(settings, condensed, tmp_path, Report())["updates"] == 2  # alone it would have maps of one pixel
+
+    def test_a_loss_that_is_no_number_fails_the_run(self, condensed, tmp_path):
+        with pytest.raises(RunError, match=r"not a number after epoch \d; lower evaluate.learning_rate"):
+            evaluate(self.settings(evaluate__learning_rate=1e30, evaluate__optimizer="sgd"), condensed, tmp_path, Report())
+
+
+def test_every_view_is_trained_with_its_own_and_its_partners_class(condensed, tmp_path, monkeypatch):
+    seen = []
+    plain = evaluation.student_loss
+
+    def watched(settings, student, teacher, labels, partners, share):
+        seen.append((labels.tolist(), partners.tolist(), share.tolist()))
+        return plain(settings, student, teacher, labels, partners, share)
+
+    monkeypatch.setattr(evaluation, "student_loss", watched)
+    monkeypatch.setattr(evaluation, "chunk_limit", lambda side: 17)
+    own = {"set": "condensed", "student": "convnet-d2-w16", "seed": 1, "condense__ipc": 2}
+    settings = flat_settings(**VIEWS | own)
+    evaluate(settings, condensed, tmp_path, Report())
+    labels, expected = torch.arange(8) // 2, []
+    for epoch in range(5):
+        views = draw_epoch(8, 16, epoch, ViewSettings.of(settings, seed_for("labels", 1)))
+        for first, last in ((0, 3), (3, 6), (6, 8)):
+            classes = labels[views.index]
+            part = slice(first, last)
+            expected.append((classes[part].tolist(), classes[views.partner][part].tolist(), views.share[part].tolist()))
+    assert seen == expected
+
+
+class TestHalfPrecision:
+    """What `auto` means on a recent CPU."""
+
+    def test_synthesis(self, condensed, tmp_path):
+        inputs = replace(condensed, precision="bfloat16")
+        assert_the_same(synthesise, flat_settings(**TestSynthesise.SETTINGS), inputs, tmp_path, lambda: stopping_report(2), 2)
+
+    def test_training_of_an_observer(self, tmp_path):
+        inputs = replace(small_inputs_of(small_store()), precision="bfloat16")
+        settings = flat_settings(**TestSqueeze.SETTINGS, observer="resnet18-w8")
+        assert_the_same(squeeze, settings, inputs, tmp_path, lambda: stopping_report(3), 2)
+
+    def test_training_of_a_student(self, condensed, tmp_path, monkeypatch):
+        monkeypatch.setattr(evaluation, "RECALIBRATION_VIEWS", 20)
+        own = {"set": "condensed", "student": "wrn-10-1", "seed": 1, "condense__ipc": 2, "evaluate__every": 2}
+        inputs = replace(condensed, precision="bfloat16")
+        assert_the_same(evaluate, flat_settings(**VIEWS | own), inputs, tmp_path, lambda: stopping_report(5), 2)
 
 
 def assert_the_full_control_is_the_same(settings, folder: Path) -> None:
