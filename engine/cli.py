@@ -233,16 +233,25 @@ def remove(
 
 
 @app.command()
-def methods(as_json: JsonOption = False) -> None:
-    """List the methods of condensation, each with its source.
+def methods(
+    names: Annotated[list[str] | None, typer.Argument(metavar="METHOD", help="What to compare; a single one is shown whole.")] = None,
+    ladder: Annotated[bool, typer.Option("--ladder", help="Compare the steps from G-VBSM to EDC, config-a to config-g.")] = False,
+    dataset: Annotated[str, typer.Option(metavar="D", help="On which dataset, here or in the papers only.")] = "cifar10",
+    ipc: Annotated[int, typer.Option(metavar="N", help="At how many images per class.")] = 10,
+    as_json: JsonOption = False,
+) -> None:
+    """List the methods of condensation, and set them side by side in what differs.
 
     \b
-    Example:
+    Examples:
       edc methods
+      edc methods sre2l edc --dataset imagenet-1k
+      edc methods --ladder
+      edc methods edc
     """
-    from engine.commands.choices import methods_command
+    from engine.commands.methods import methods_command
 
-    methods_command(as_json=as_json)
+    methods_command(names or [], ladder=ladder, dataset=dataset, ipc=ipc, as_json=as_json)
 
 
 @app.command()

@@ -1,28 +1,10 @@
-"""`edc methods`, `edc datasets` and `edc models`: what can be chosen."""
+"""`edc datasets` and `edc models`: what can be chosen beside a method."""
 
 import dataclasses
-import textwrap
-from typing import TYPE_CHECKING
 
 from engine.commands.progress import task
 from engine.commands.tables import Column, make_console, print_json, print_table, shortest
 from engine.runs.text import printable
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-
-def methods_command(*, as_json: bool) -> None:
-    """Print every method with its sentence and source."""
-    from engine.project.resolve import load_method, method_names
-
-    methods = [load_method(name) for name in method_names()]
-    if as_json:
-        print_json([{"name": method.name, "title": method.title, "summary": method.summary, "paper": method.paper} for method in methods])
-        return
-    console = make_console()
-    for method in methods:
-        _print_entry(console, method.name, method.title, [method.summary, method.paper])
 
 
 def datasets_command(*, as_json: bool) -> None:
@@ -100,13 +82,3 @@ def models_command(*, as_json: bool) -> None:
         Column("", drop=2),
     ]
     print_table(console, columns, rows)
-
-
-def _print_entry(console: "Console", name: str, title: str, paragraphs: list[str]) -> None:
-    """Print a name with its title, and paragraphs indented below it."""
-    from rich.text import Text
-
-    console.print(Text.assemble((printable(name), "bold"), f"  {printable(title)}"))
-    for number, paragraph in enumerate(paragraphs):
-        for line in textwrap.wrap(printable(paragraph), width=max(min(console.width, 100) - 4, 20)):
-            console.print(f"    {line}", style="dim" if number else "", soft_wrap=True)

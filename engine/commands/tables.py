@@ -83,6 +83,22 @@ def print_table(console: "Console", columns: Sequence[Column], rows: Sequence[Se
         console.print(line, no_wrap=True, overflow="ellipsis")
 
 
+def print_blocks(console: "Console", columns: Sequence[Column], rows: Sequence[Sequence["str | Text"]]) -> None:
+    """Print a table whose columns go on in a further block below where there is no room; each block begins with the first column."""
+    lengths = [max(len(columns[index].header), *(len(row[index]) for row in rows)) for index in range(len(columns))]
+    blocks: list[list[int]] = [[]]
+    for index in range(1, len(columns)):
+        wanted = sum(lengths[other] + GAP for other in (*blocks[-1], index)) + lengths[0]
+        if blocks[-1] and wanted > console.width:
+            blocks.append([])
+        blocks[-1].append(index)
+    for block in blocks:
+        if block is not blocks[0]:
+            console.print()
+        part = [[row[0], *(row[index] for index in block)] for row in rows]
+        print_table(console, [columns[0], *(columns[index] for index in block)], [row for row in part if any(row)])
+
+
 def print_fields(console: "Console", fields: Sequence[tuple[str, str]]) -> None:
     """Print names and values in two columns; a long value goes on below itself, broken between words."""
     import textwrap

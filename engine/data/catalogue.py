@@ -1,10 +1,22 @@
-"""Where a project's images lie: its own root, else the data root."""
+"""Where a project's images lie: its own root, else the data root; and the datasets that the papers measure on."""
 
+import difflib
 import os
 from pathlib import Path
 
-from engine.data.sources import Source, locate
+from engine.data.sources import Source, list_datasets, locate
+from engine.errors import UserError
 from engine.project.schema import Project
+
+# Working resolutions (px) of datasets for which method files have settings, whether or not they can be located here.
+PAPER_RESOLUTIONS = {
+    "cifar10": 32,
+    "cifar100": 32,
+    "tiny-imagenet": 64,
+    "imagenet-10": 224,
+    "imagenet-1k": 224,
+    "imagenet-21k-p": 224,
+}
 
 
 def data_root() -> Path:
@@ -18,3 +30,15 @@ def locate_dataset(project: Project, *, cache: Path | None) -> Source:
     """Find a project's dataset on this machine; raises UserError saying which files go where when it is not here."""
     root = Path(project.dataset.root).expanduser() if project.dataset.root else None
     return locate(project.dataset.name, root, data_root(), project.dataset.resolution, cache=cache)
+
+
+def dataset_resolution(name: str) -> int:
+    """Return the working resolution in px of a dataset that is listed or that the papers have.
+
+    Raises UserError naming the nearest dataset when there is none of this name.
+    """
+    known = PAPER_RESOLUTIONS | {info.name: info.resolution for info in list_datasets()}
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        raise UserError(f"no dataset is called {name!r}; " + (f"did you mean {near[0]}?" if near else f"choose one of: {', '.join(known)}"))
+    return known[name]

@@ -10,6 +10,7 @@ from engine.project.resolve import Problem, Resolved
 from engine.project.schema import Project
 
 ZETA_SCHEDULES = ("cosine", "ssrs", "linear_zeta")
+OPTIMISATION = ("statistics", "match", "flatness", "diversity", "prior", "augment", "batch", "synthesise")  # sections
 
 # Keys that the rest of a project can leave without effect: (keys, when they have one, what would be right).
 INEFFECTIVE: list[tuple[tuple[str, ...], Callable[[Project], bool], str]] = [
@@ -90,6 +91,17 @@ def combination_problems(resolved: Resolved) -> list[Problem]:
 def has_effect(project: Project, name: str) -> bool:
     """Say whether a `section.key` changes anything as the rest of the project stands."""
     return all(effective(project) for names, effective, _ in INEFFECTIVE if name in names)
+
+
+def in_use(project: Project, name: str) -> bool:
+    """Say whether a `section.key` has an effect and belongs to something that the project does at all: optimising, matching to tables."""
+    section = name.partition(".")[0]
+    if section == "statistics" and project.match.layers == "bn" and project.match.w_class == 0:
+        return False  # running statistics alone are matched, and no table is made
+    if name == "observers.synthesis" and project.initialise.source == "rded":
+        return True  # the first of them scores the crops
+    optimises = (section in OPTIMISATION and name != "synthesise.enabled") or name in ("observers.synthesis", "observers.rotation")
+    return has_effect(project, name) and (project.synthesise.enabled or not optimises)
 
 
 def value_of(project: Project, name: str) -> Any:

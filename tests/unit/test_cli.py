@@ -9,7 +9,6 @@ import time
 import pytest
 from PIL import Image
 
-from engine import cli
 from engine.errors import UserError
 from engine.runs.store import create_run
 
@@ -51,24 +50,6 @@ SUMMARY = {
         },
     ],
 }
-
-
-@pytest.fixture
-def edc(tmp_path, monkeypatch, capsys):
-    """Call `edc` in an empty working folder; gives (exit status, standard output, standard error)."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("EDC_PROJECTS", "COLUMNS"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("EDC_DATA", str(tmp_path / "data"))
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["edc", *words])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        output = capsys.readouterr()
-        return ended.value.code or 0, output.out, output.err
-
-    return call
 
 
 @pytest.fixture
@@ -340,30 +321,6 @@ class TestListAndShow:
 
     def test_an_empty_folder_says_what_to_do(self, edc, project):
         assert "edc new NAME" in edc("list")[1]
-
-
-class TestChoices:
-    def test_methods_have_a_sentence_and_a_source(self, edc):
-        methods = {method["name"]: method for method in json.loads(edc("methods", "--json")[1])}
-        assert {"edc", "random"} <= set(methods)
-        out = " ".join(edc("methods")[1].split())
-        assert methods["random"]["summary"] in out
-        assert methods["edc"]["paper"] in out
-
-    def test_datasets_say_where_they_lie_or_how_to_obtain_them(self, edc):
-        found = {info["name"]: info["found_in"] for info in json.loads(edc("datasets", "--json")[1])}
-        assert found["digits"] is not None
-        assert found["cifar10"] is None
-        assert "edc datasets --fetch cifar10" in edc("datasets")[1]
-
-    def test_fetching_what_cannot_be_fetched(self, edc):
-        assert edc("datasets", "--fetch", "digits")[::2] == (2, "edc: digits is not fetched: comes with scikit-learn\n")
-
-    def test_models_fit_eighty_columns(self, edc, monkeypatch):
-        monkeypatch.setenv("COLUMNS", "80")
-        out = edc("models")[1].splitlines()
-        assert any(line.split()[:2] == ["convnet-w32", "8+"] for line in out)
-        assert max(map(len, out)) <= 80
 
 
 class TestRemove:
