@@ -240,7 +240,9 @@ def methods(
     ipc: Annotated[int, typer.Option(metavar="N", help="At how many images per class.")] = 10,
     as_json: JsonOption = False,
 ) -> None:
-    """List the methods of condensation, and set them side by side in what differs.
+    """List the methods of condensation, and in what they differ.
+
+    Values depend on dataset and images per class. A single method is shown with all of its values.
 
     \b
     Examples:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from engine.commands.tables import Column, make_console, print_blocks, print_fields, print_json
 from engine.data.catalogue import dataset_resolution
 from engine.errors import UserError
-from engine.project.checks import OPTIMISATION, in_use, value_of
+from engine.project.checks import in_use, of_optimisation, value_of
 from engine.project.resolve import Method, load_method, method_names, resolve
 from engine.project.schema import SECTIONS, Project, keys
 from engine.runs.text import printable
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 COMPARED = ("sre2l", "cda", "rded", "g-vbsm", "edc", "random")
 LADDER = tuple(f"config-{letter}" for letter in "abcdefg")
-NOT_OF_METHODS = ("dataset", "condense", "compute")  # sections that say what is done it to, and where
+NOT_OF_METHODS = ("dataset", "condense", "compute")  # sections that say to what it is done, and where
 IDLE = "-"  # stands for the value of a key that a method does not use
 VALUE_WIDTH = 14
 
@@ -86,8 +86,7 @@ def differing(methods: Sequence[Resolution]) -> list[str]:
     """
     found = []
     for name in method_keys():
-        optimising = name.partition(".")[0] in OPTIMISATION and name != "synthesise.enabled"
-        counted = [each for each in methods if each.project.synthesise.enabled or not optimising]
+        counted = [each for each in methods if each.project.synthesise.enabled or not of_optimisation(each.project, name)]
         users = [each for each in counted if each.used(name)]
         values = [each.value(name) for each in users]
         only_some = len(users) < len(counted) and any(name in each.own for each in users)

@@ -95,13 +95,16 @@ def has_effect(project: Project, name: str) -> bool:
 
 def in_use(project: Project, name: str) -> bool:
     """Say whether a `section.key` has an effect and belongs to something that the project does at all: optimising, matching to tables."""
-    section = name.partition(".")[0]
-    if section == "statistics" and project.match.layers == "bn" and project.match.w_class == 0:
+    if name.startswith("statistics.") and project.match.layers == "bn" and project.match.w_class == 0:
         return False  # running statistics alone are matched, and no table is made
-    if name == "observers.synthesis" and project.initialise.source == "rded":
-        return True  # the first of them scores the crops
-    optimises = (section in OPTIMISATION and name != "synthesise.enabled") or name in ("observers.synthesis", "observers.rotation")
-    return has_effect(project, name) and (project.synthesise.enabled or not optimises)
+    return has_effect(project, name) and (project.synthesise.enabled or not of_optimisation(project, name))
+
+
+def of_optimisation(project: Project, name: str) -> bool:
+    """Say whether a `section.key` tells nothing but how images are optimised."""
+    if name == "observers.synthesis":
+        return project.initialise.source != "rded"  # the first of them scores RDED's crops
+    return name == "observers.rotation" or (name.partition(".")[0] in OPTIMISATION and name != "synthesise.enabled")
 
 
 def value_of(project: Project, name: str) -> Any:

@@ -53,7 +53,7 @@ def _class_images(
     """Return `ipc` uint8 images of a class on the CPU, and which training rows they come from (empty for noise)."""
     ipc, side = settings["ipc"], inputs.store.resolution
     if settings["source"] == "noise":
-        noise = torch.randn(ipc, 3, side, side, generator=draws).to(inputs.device)
+        noise = torch.randn(ipc, 1 if inputs.grey else 3, side, side, generator=draws).expand(-1, 3, -1, -1).to(inputs.device)
         return inputs.to_uint8(noise).cpu(), []
     rows = inputs.store.train.rows_of_class(label)
     real = torch.from_numpy(inputs.store.train.images[rows].copy())

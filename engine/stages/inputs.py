@@ -5,6 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -41,6 +42,15 @@ class Inputs:
     def std(self) -> Tensor:
         """Return the channel deviations as (1, 3, 1, 1) on the device, in units of [0, 1]."""
         return torch.tensor(self.store.std, dtype=torch.float32, device=self.device).view(1, 3, 1, 1)
+
+    @cached_property
+    def grey(self) -> bool:
+        """Say whether every training image is grey, that is, has three equal channels; condensed images then stay grey too."""
+        images = self.store.train.images
+        return all(
+            bool((part[:, 0] == part[:, 1]).all() and (part[:, 0] == part[:, 2]).all())
+            for part in np.array_split(images, -(-len(images) // 1000))
+        )
 
     def normalise(self, images: Tensor) -> Tensor:
         """Turn uint8 (B, 3, H, W) into float32 in normalised units, channels_last."""

@@ -177,7 +177,13 @@ class _Synthesis:
             loss, _ = self._loss(moved, average, targets, views, number, iteration, seed)
             (gradient,) = torch.autograd.grad(loss * self.scale, moved)
             self._set_states(after)
-        x.grad = gradient / self.scale
+        gradient = gradient / self.scale
+        # Grey images have one value a pixel, shown in three channels: left apart, the channels would drift into colours no real image has.
+        x.grad = (
+            gradient.mean(1, keepdim=True).expand_as(gradient).contiguous(memory_format=torch.channels_last)
+            if self.inputs.grey
+            else gradient
+        )
         return parts
 
     def _states(self) -> list[dict[str, Tensor]]:
@@ -334,9 +340,7 @@ class _Synthesis:
                 "lower synthesise.learning_rate or match.weight"
             )
 
-    def _checkpoint(
-        self, number: int, iteration: int, images: Tensor, x: Tensor, average: Tensor, optimizer: torch.optim.Adam
-    ) -> None:
+    def _checkpoint(self, number: int, iteration: int, images: Tensor, x: Tensor, average: Tensor, optimizer: torch.optim.Adam) -> None:
         """Write everything the synthesis goes on from; raises Stopped when a stop is wanted, RunError when the loss is not a number."""
         self._check(number, iteration, x)
         tensors = {"images": images, "x": x, "average": average} | {f"adam.{name}": value for name, value in optimizer.state[x].items()}

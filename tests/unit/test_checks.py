@@ -4,7 +4,7 @@ import pytest
 
 from engine.errors import UserError
 from engine.models.registry import check_model, list_models, normalisation
-from engine.project.checks import INEFFECTIVE, combination_problems, has_effect
+from engine.project.checks import INEFFECTIVE, combination_problems, has_effect, in_use
 from engine.project.resolve import method_names, resolve
 from engine.project.schema import Project, keys
 
@@ -194,6 +194,21 @@ def test_no_compat_profile_raises_an_alarm_on_any_dataset(compat, ipc):
         resolved, found = resolve({"dataset.name": dataset, "condense.compat": compat, "condense.ipc": ipc}, resolution=resolution)
         assert found == []
         assert combination_problems(resolved) == [], dataset
+
+
+@pytest.mark.parametrize(
+    ("method", "used", "unused"),
+    [
+        ("edc", ["match.weight", "statistics.augmentation", "observers.rotation", "flatness.tau"], ["flatness.rho", "rded.factor"]),
+        ("sre2l", ["match.weight", "observers.synthesis", "prior.tv"], ["statistics.augmentation", "match.class_form", "match.conv_drop"]),
+        ("rded", ["rded.factor", "observers.synthesis", "synthesise.enabled", "save.format"], ["match.weight", "observers.rotation"]),
+        ("random", ["initialise.replacement", "observers.labels", "evaluate.zeta"], ["observers.synthesis", "synthesise.iterations"]),
+    ],
+)
+def test_a_key_is_in_use_where_it_has_an_effect_on_something_that_is_done(method, used, unused):
+    resolved, _ = resolve({"condense.method": method, "dataset.name": "folder", "evaluate.schedule": "cosine"}, resolution=32)
+    assert [name for name in used if not in_use(resolved.project, name)] == []
+    assert [name for name in unused if in_use(resolved.project, name)] == []
 
 
 def test_the_normalisation_of_a_network_is_known_by_name():
