@@ -37,8 +37,12 @@ checkpoint_seconds = 0
 """
 # Long enough in the stage that is killed to be met there, short elsewhere.
 SLOW = {
-    "synthesise": PROJECT.replace("iterations = 60", "iterations = 200").replace("epochs = 100", "epochs = 20").replace("seeds = [0, 1]", "seeds = [0]"),
-    "evaluate": PROJECT.replace("iterations = 60", "iterations = 10").replace("epochs = 100", "epochs = 500").replace("seeds = [0, 1]", "seeds = [0]"),
+    "synthesise": PROJECT.replace("iterations = 60", "iterations = 200")
+    .replace("epochs = 100", "epochs = 20")
+    .replace("seeds = [0, 1]", "seeds = [0]"),
+    "evaluate": PROJECT.replace("iterations = 60", "iterations = 10")
+    .replace("epochs = 100", "epochs = 500")
+    .replace("seeds = [0, 1]", "seeds = [0]"),
 }
 RECIPES = Path(__file__).parents[2] / "projects"
 
@@ -154,7 +158,14 @@ class TestAKilledRun:
 
 def test_the_quickstart_recipe_runs_at_reduced_size(tmp_path: Path) -> None:
     (tmp_path / "quickstart.toml").write_text((RECIPES / "quickstart.toml").read_text())
-    small = ["squeeze.epochs=1", "synthesise.iterations=5", "evaluate.epochs=10", "evaluate.full_epochs=1", "evaluate.seeds=[0]", "compute.threads=1"]
+    small = [
+        "squeeze.epochs=1",
+        "synthesise.iterations=5",
+        "evaluate.epochs=10",
+        "evaluate.full_epochs=1",
+        "evaluate.seeds=[0]",
+        "compute.threads=1",
+    ]
     run("run", tmp_path / "quickstart.toml", *(part for item in small for part in ("--set", item)))
     rows = {row["set"]: row["top1"]["mean"] for row in results_of(latest(tmp_path, "quickstart"))}
     assert set(rows) == {"condensed", "random", "full"}
