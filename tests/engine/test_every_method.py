@@ -27,7 +27,7 @@ SETTINGS = {
     "dataset.name": "digits",
     "condense.ipc": 2,
     "squeeze.epochs": 1,
-    "synthesise.iterations": 3,
+    "synthesise.iterations": 10,
     "evaluate.students": ["convnet-d1-w8"],
     "evaluate.seeds": [0],
     "evaluate.epochs": 4,

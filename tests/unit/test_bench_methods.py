@@ -47,9 +47,10 @@ class TestTheProjectsOfTheMethods:
         assert all(project.condense.method == name for name, project in projects.items())
 
     def test_all_have_the_same_data_observers_squeeze_statistics_and_epochs(self, tmp_path):
+        recipe = load_project(RECIPE).project.squeeze
         for project in written(tmp_path, epochs=7, ipc=3, seeds=(4, 5)).values():
             assert project.observers.synthesis == project.observers.labels == OBSERVERS
-            assert (project.squeeze.epochs, project.squeeze.schedule, project.squeeze.weight_decay) == (3, "one_cycle", 0.0)
+            assert project.squeeze == recipe
             assert (project.dataset.name, project.condense.ipc, project.evaluate.epochs) == ("fashion-mnist", 3, 7)
             assert project.evaluate.seeds == [4, 5]
             assert project.evaluate.students == ["convnet-w32"]
