@@ -5,7 +5,7 @@ READY := $(VENV)/.ready
 
 .PHONY: demo test lint setup clean bench-methods
 
-demo: $(READY)  ## condense a real dataset end to end in about two minutes
+demo: $(READY)  ## condense a real dataset end to end in about a minute
 	$(VENV)/bin/edc run projects/quickstart.toml
 
 test: $(READY)  ## all tests, under ten minutes on two cores, no GPU and no network needed
