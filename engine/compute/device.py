@@ -3,7 +3,6 @@
 import contextlib
 import importlib.metadata
 import os
-import platform
 import shutil
 import subprocess
 from functools import cache
@@ -90,8 +89,3 @@ def resolve_precision(precision: str, device: str) -> str:
         return "bfloat16" if cpu_flags() & NATIVE_BFLOAT16_FLAGS else "float32"
     index = int(device.partition(":")[2] or 0)
     return "bfloat16" if cuda_capabilities()[index] >= AMPERE else "float32"
-
-
-def describe_device(device: str) -> str:
-    """Return a name of the device for people."""
-    return f"{platform.machine()} cpu" if device == "cpu" else device
