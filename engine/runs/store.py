@@ -29,7 +29,7 @@ __all__ = [
     "read_run_toml",
 ]
 
-_BASE32 = "abcdefghijkmnpqrstuvwxyz23456789"  # without l, o, 0 and 1, which are read for one another
+_BASE32 = "23456789abcdefghijkmnpqrstuvwxyz"  # in the order of their codes; without l, o, 0 and 1, which are read for one another
 _REMOVING = ".removing-"
 
 
@@ -59,8 +59,9 @@ def find_projects_folder(option: Path | None = None, must_exist: bool = False) -
 
 
 def create_run(projects: Path, name: str, run_toml: str) -> Run:
-    """Create the folder `<projects>/<name>/runs/<UTC time>-<4 random characters>/` with run.toml in it; making it is the claim.
+    """Create the folder `<projects>/<name>/runs/<UTC second>-<4 characters>/` with run.toml in it; making it is the claim.
 
+    Ids sort by the time of their making, to the millisecond.
     Raises UserError for a name that cannot be a folder's, RunError when the folder cannot be written.
     """
     if not name or name.startswith(".") or "/" in name or printable(name) != name:
@@ -69,7 +70,7 @@ def create_run(projects: Path, name: str, run_toml: str) -> Run:
     try:
         runs.mkdir(parents=True, exist_ok=True)
         while True:
-            run_id = time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + "".join(secrets.choice(_BASE32) for _ in range(4))
+            run_id = _new_id(time.time())
             try:
                 (runs / run_id).mkdir()
                 break
@@ -178,6 +179,14 @@ def delete_run(run: Run) -> None:
                 shutil.rmtree(hidden)
         except OSError as error:
             raise RunError(f"cannot remove {printable(run.folder)}: {error.strerror or error}") from error
+
+
+def _new_id(now: float) -> str:
+    """Return an id: the second in UTC, two characters for 1/1024 of it, so that runs sort as they were made, and two by chance."""
+    whole = int(now)
+    part = int((now - whole) * 1024)
+    last = _BASE32[part // 32] + _BASE32[part % 32] + secrets.choice(_BASE32) + secrets.choice(_BASE32)
+    return time.strftime("%Y%m%d-%H%M%S-", time.gmtime(whole)) + last
 
 
 def _runs(projects: Path, project: str | None = None) -> list[Run]:

@@ -68,10 +68,19 @@ class TestCreating:
         assert all((tmp_path / "foo" / "runs" / run_id / "run.toml").read_text() == TOML for run_id in ids)
 
     def test_an_id_that_is_taken_is_not_used_again(self, tmp_path, monkeypatch):
-        choices = iter("aaaa" "aaaa" "bbbb")
+        choices = iter("aa" "aa" "bb")
         monkeypatch.setattr("engine.runs.store.secrets.choice", lambda _: next(choices))
-        monkeypatch.setattr("engine.runs.store.time.strftime", lambda *_: "20261122-153012-")
-        assert [create_run(tmp_path, "foo", TOML).id[-4:] for _ in range(2)] == ["aaaa", "bbbb"]
+        monkeypatch.setattr("engine.runs.store.time.time", lambda: 1_795_361_412.5)
+        made = [create_run(tmp_path, "foo", TOML).id for _ in range(2)]
+        assert [run_id[:-2] for run_id in made] == ["20261122-153012-i2"] * 2  # 512/1024 of the second: the 17th and the first character
+        assert [run_id[-2:] for run_id in made] == ["aa", "bb"]
+
+    def test_runs_made_within_one_second_sort_in_the_order_of_their_making(self, tmp_path, monkeypatch):
+        ids = []
+        for thousandth in range(0, 1000, 2):
+            monkeypatch.setattr("engine.runs.store.time.time", lambda now=1_795_361_412 + thousandth / 1000: now)
+            ids.append(create_run(tmp_path, "foo", TOML).id)
+        assert ids == sorted(ids)
 
     @pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", ".hidden", "a\nb", "a\x1b[2J"])
     def test_names_that_cannot_be_folders_are_refused(self, tmp_path, name):
