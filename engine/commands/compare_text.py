@@ -1,0 +1,148 @@
+"""Comparisons as text for other programs: CSV with a row for each column, Markdown and LaTeX tables."""
+
+import csv
+import io
+import json
+import re
+from typing import Any
+
+from engine.commands.compare import Line, Shown, column_labels, sections
+from engine.runs.compare import IDLE, MISSING, Comparison, Spread
+from engine.runs.text import printable
+
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|~#])")
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "±": r"$\pm$",
+    "…": r"\ldots{}",
+}
+
+
+def csv_text(comparison: Comparison, every: bool) -> str:
+    """Return CSV: one row for each run or group of runs, with settings, results, seconds, bytes and published figures as columns.
+
+    A key that a run lacks is an empty field, one without effect is `-`; texts stand as they are, other values as JSON.
+    """
+    settings = [setting for setting in comparison.settings if every or setting.differs]
+    records: list[dict[str, Any]] = []
+    for index, group in enumerate(comparison.groups):
+        record: dict[str, Any] = {
+            "column": printable(group.label),
+            "project": printable(group.runs[0].project),
+            "runs": " ".join(printable(facts.run) for facts in group.runs),
+            "status": " ".join(dict.fromkeys(facts.status for facts in group.runs)),
+        }
+        record |= {printable(setting.key): _csv_value(setting.cells[index]) for setting in settings}
+        for row in comparison.rows:
+            name = ".".join(map(printable, row.name if row.kind == "results" else (row.kind, *row.name)))
+            cell = row.cells[index]
+            record |= _csv_numbers(name, cell.value if cell else None)
+            if comparison.baseline:
+                record |= _csv_numbers(f"{name}.delta", cell.delta if cell else None)
+        for gap in comparison.gaps:
+            if gap.group == index:
+                name = ".".join((gap.figure.set, gap.figure.student, "published", gap.figure.name))
+                record |= {name: gap.figure.top1, f"{name}.std": gap.figure.std, f"{name}.gap": round(gap.gap, 6)}
+        records.append(record)
+    return _csv(records)
+
+
+def _csv(records: list[dict[str, Any]]) -> str:
+    """Return records as CSV; columns that are empty in all of them are left out."""
+    names = dict.fromkeys(name for record in records for name in record)
+    used = [name for name in names if any(record.get(name) not in (None, "") for record in records)]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, used, restval="", extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return text.getvalue()
+
+
+def _csv_value(cell: Any) -> str:
+    if cell is MISSING or cell is IDLE:
+        return "" if cell is MISSING else "-"
+    return "; ".join(printable(value) if isinstance(value, str) and value else json.dumps(value, default=str) for value in cell)
+
+
+def _csv_numbers(name: str, value: Spread | None) -> dict[str, Any]:
+    if value is None:
+        return {name: None, f"{name}.std": None, f"{name}.n": None}
+    deviation = None if value.std is None else round(value.std, 6)
+    return {name: round(value.mean, 6), f"{name}.std": deviation, f"{name}.n": value.n or None}
+
+
+def markdown(comparison: Comparison, every: bool) -> str:
+    """Return a Markdown table, the best of each row in bold."""
+
+    def cell(line: Line, shown: Shown) -> str:
+        text = _MARKDOWN.sub(r"\\\1", shown.text)
+        return f"**{text}**" if shown.best else text
+
+    def label(line: Line) -> str:
+        if line.key:
+            return f"`{line.label}`".replace("|", "\\|")
+        text = _MARKDOWN.sub(r"\\\1", line.label)
+        return f"**{text}**" if line.head else f"&nbsp;&nbsp;{text}" if line.part else text
+
+    labels = column_labels(comparison.groups)
+    lines = [line for block in sections(comparison, every) for line in block]
+    rows = [["", *(_MARKDOWN.sub(r"\\\1", label) for label in labels)], ["---", *["---:"] * len(labels)]]
+    rows += [[label(line), *(cell(line, shown) for shown in line.cells or [Shown("")] * len(labels))] for line in lines]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def latex(comparison: Comparison, every: bool) -> str:
+    """Return a LaTeX tabular with the rules of the package booktabs, the best of each row in bold."""
+
+    def cell(shown: Shown) -> str:
+        text = escape_latex(shown.text)
+        return rf"\textbf{{{text}}}" if shown.best else text
+
+    def label(line: Line) -> str:
+        text = escape_latex(line.label)
+        return rf"\texttt{{{text}}}" if line.key else rf"\quad {text}" if line.part else text
+
+    labels = column_labels(comparison.groups)
+    blocks = []
+    for block in sections(comparison, every):
+        rows = []
+        for line in block:
+            if line.head:
+                rows.append(rf"\multicolumn{{{len(labels) + 1}}}{{l}}{{\textit{{{escape_latex(line.label)}}}}} \\")
+            else:
+                rows.append(" & ".join([label(line), *map(cell, line.cells)]) + r" \\")
+        blocks.append("\n".join(rows))
+    body = "\n\\midrule\n".join(blocks)
+    return "\n".join(
+        [
+            r"% needs \usepackage{booktabs}",
+            rf"\begin{{tabular}}{{l{'r' * len(labels)}}}",
+            r"\toprule",
+            " & ".join(["", *map(escape_latex, labels)]).strip() + r" \\",
+            r"\midrule",
+            body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            "",
+        ]
+    )
+
+
+def escape_latex(text: str) -> str:
+    """Return text so that LaTeX prints it as it is; a leading minus becomes a mathematical one."""
+    escaped = "".join(_LATEX.get(character, character) for character in text)
+    return re.sub(r"^([+-])(?=\d)", r"$\1$", escaped)
+
+
+WRITERS = {"csv": csv_text, "markdown": markdown, "latex": latex}
