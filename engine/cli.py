@@ -13,13 +13,8 @@ import typer
 
 from engine.errors import RunError, UserError
 
-app = typer.Typer(
-    name="edc",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-)
+HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+app = typer.Typer(name="edc", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, context_settings=HELP)
 
 WrongUse = typer.BadParameter.__mro__[1]  # click's UsageError, which typer keeps in different places from version to version
 
@@ -31,6 +26,8 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a value of the project; may be given again.")
 ]
 UntilOption = Annotated[str, typer.Option("--until", metavar="STAGE", help="Stop after this stage: squeeze … evaluate.")]
+DetachOption = Annotated[bool, typer.Option("--detach", "-d", help="Run in the background; hanging up does not end it.")]
+NowOption = Annotated[bool, typer.Option("--now", help="Start at once, even where another run has the device.")]
 ProjectArgument = Annotated[str, typer.Argument(metavar="PROJECT", help="A project's name, or the path of its TOML file.")]
 ProjectsArgument = Annotated[list[str], typer.Argument(metavar="PROJECT", help="Names of projects, or paths of their TOML files.")]
 RunArgument = Annotated[
@@ -106,13 +103,15 @@ def run(
     set_: SetOption = None,
     until: UntilOption = "evaluate",
     fresh: Annotated[bool, typer.Option("--fresh", help="Compute everything anew: resume nothing, reuse nothing.")] = False,
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Run in the background; hanging up does not end it.")] = False,
+    detach: DetachOption = False,
+    now: NowOption = False,
     as_json: JsonOption = False,
     projects: ProjectsOption = None,
 ) -> None:
     """Run projects, or go on with runs of them that were interrupted.
 
     Finished stages are reused wherever their settings and data are the same. Ctrl-C once stops with a checkpoint, twice at once.
+    Runs that want the same device wait for each other; $EDC_CPU_RUNS says how many the CPU takes at once (1).
     The exit status is 0 when done, 1 when failed, 2 when something was asked for wrongly, 75 when stopped and resumable.
 
     \b
@@ -125,7 +124,42 @@ def run(
     from engine.commands.run import run_projects
 
     paths = [project_path(_folder(context, projects), name) for name in project]
-    raise typer.Exit(run_projects(paths, set_ or [], until=until, fresh=fresh, detach=detach, as_json=as_json))
+    raise typer.Exit(run_projects(paths, set_ or [], until=until, fresh=fresh, detach=detach, now=now, as_json=as_json))
+
+
+@app.command()
+def sweep(
+    context: typer.Context,
+    project: ProjectArgument,
+    over: Annotated[
+        list[str] | None,
+        typer.Option("--over", metavar="SECTION.KEY=A,B,…", help="Values of a key, lists in brackets; again for a grid of several keys."),
+    ] = None,
+    set_: SetOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the grid and what its points share; write and run nothing.")] = False,
+    detach: DetachOption = False,
+    now: NowOption = False,
+    form: Annotated[str, typer.Option("--format", metavar="F", help="How to print the results: table, csv, markdown or json.")] = "table",
+    as_json: JsonOption = False,
+    projects: ProjectsOption = None,
+) -> None:
+    """Run a project at every point of a grid, into one table.
+
+    Each point is a project file of its own beside PROJECT. What points share is computed once; points that are done are not run again,
+    so the same command goes on after an interruption. A file may hold its own grid in a table [sweep]: projects/table3-smoothing.toml.
+
+    \b
+    Examples:
+      edc sweep quickstart --over evaluate.zeta=1,1.5,2,2.5,3
+      edc sweep quickstart --over condense.ipc=1,5 --over "observers.labels=[resnet18-w16],[wrn-16-1]" --dry-run
+      edc sweep projects/table3-smoothing.toml --detach
+    """
+    from engine.commands.request import project_path
+    from engine.commands.sweep import sweep_command
+
+    path = project_path(_folder(context, projects), project)
+    form = "json" if as_json else form
+    raise typer.Exit(sweep_command(path, over or [], set_ or [], dry_run=dry_run, detach=detach, now=now, form=form))
 
 
 @app.command("list")
@@ -158,18 +192,19 @@ def show(context: typer.Context, run: RunArgument, as_json: JsonOption = False, 
 
 
 @app.command()
-def tail(context: typer.Context, run: RunArgument, projects: ProjectsOption = None) -> None:
+def tail(context: typer.Context, run: RunArgument, as_json: JsonOption = False, projects: ProjectsOption = None) -> None:
     """Watch a run until it ends.
 
-    Ctrl-C ends the watching, not the run.
+    The exit status is the run's, as `edc run` gives it. Ctrl-C ends the watching, not the run. With --json, each event and each line of metrics is a JSON object on a line of its own.
 
     \b
-    Example:
+    Examples:
       edc tail quickstart
+      edc tail quickstart --json | jq 'select(.event == "metrics")'
     """
     from engine.commands.runs import named_run, tail_command
 
-    tail_command(named_run(_folder(context, projects), run))
+    raise typer.Exit(tail_command(named_run(_folder(context, projects), run), as_json=as_json))
 
 
 @app.command()
@@ -177,25 +212,30 @@ def stop(
     context: typer.Context,
     run: RunsArgument,
     kill: Annotated[bool, typer.Option("--kill", help="End it at once, without a checkpoint.")] = False,
+    grace: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Kill what has not stopped by then.")] = 60.0,
     projects: ProjectsOption = None,
 ) -> None:
     """Stop runs with a checkpoint, from which `edc resume` goes on.
 
+    Shows how long they still have. Ctrl-C ends the waiting, not the stopping.
+
     \b
-    Example:
+    Examples:
       edc stop quickstart
+      edc stop quickstart --grace 600
     """
     from engine.commands.runs import named_run, stop_command
 
     folder = _folder(context, projects)
-    stop_command([named_run(folder, text) for text in run], kill=kill)
+    stop_command([named_run(folder, text) for text in run], kill=kill, grace=grace)
 
 
 @app.command()
 def resume(
     context: typer.Context,
     run: RunArgument,
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Run in the background; hanging up does not end it.")] = False,
+    detach: DetachOption = False,
+    now: NowOption = False,
     as_json: JsonOption = False,
     projects: ProjectsOption = None,
 ) -> None:
@@ -210,7 +250,7 @@ def resume(
     from engine.commands.run import resume_run
     from engine.commands.runs import named_run
 
-    raise typer.Exit(resume_run(named_run(_folder(context, projects), run), detach=detach, as_json=as_json))
+    raise typer.Exit(resume_run(named_run(_folder(context, projects), run), detach=detach, now=now, as_json=as_json))
 
 
 @app.command()
@@ -230,6 +270,39 @@ def remove(
 
     folder = _folder(context, projects)
     remove_command([named_run(folder, text) for text in run], yes=yes)
+
+
+@app.command()
+def compare(
+    context: typer.Context,
+    run: RunsArgument,
+    baseline: Annotated[
+        str | None, typer.Option("--baseline", metavar="RUN", help="Show signed differences to this run, whose column comes first.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Show every setting and measurement, not only settings that differ.")] = False,
+    form: Annotated[str, typer.Option("--format", metavar="FORMAT", help="table, csv, markdown, latex or json.")] = "table",
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw loss and accuracy curves to a .svg or .png.")] = None,
+    as_json: JsonOption = False,
+    projects: ProjectsOption = None,
+) -> None:
+    """Compare runs side by side.
+
+    Shows in which settings they differ, accuracies as mean ± deviation over seeds, times, sizes, and the gap to published figures.
+    Runs that differ only in their seeds share a column.
+
+    \b
+    Examples:
+      edc compare quickstart 20261122-15
+      edc compare small large --baseline small --plot curves.svg
+      edc compare small large --format latex > table.tex
+    """
+    from engine.commands.compare import compare_command
+    from engine.commands.runs import named_run
+
+    folder = _folder(context, projects)
+    against = None if baseline is None else named_run(folder, baseline)
+    runs = [named_run(folder, text) for text in run]
+    compare_command(runs, baseline=against, every=every, form="json" if as_json else form, plot=plot)
 
 
 @app.command()
@@ -287,6 +360,52 @@ def models(as_json: JsonOption = False) -> None:
     from engine.commands.choices import models_command
 
     models_command(as_json=as_json)
+
+
+cache_app = typer.Typer(invoke_without_command=True, context_settings=HELP)
+app.add_typer(cache_app, name="cache")
+
+
+@cache_app.callback()
+def cache(
+    context: typer.Context,
+    every: Annotated[bool, typer.Option("--all", help="Show every entry and the runs that refer to it.")] = False,
+    as_json: JsonOption = False,
+    projects: ProjectsOption = None,
+) -> None:
+    """Show what the stage cache holds and for whom, or clean it.
+
+    Every finished stage is kept once in projects/.cache and hard-linked into the runs that share it.
+
+    \b
+    Examples:
+      edc cache --all
+      edc cache clean --dry-run
+    """
+    from engine.commands.cache import cache_command
+
+    if context.invoked_subcommand is None:
+        cache_command(_folder(context, projects, must_exist=True), every=every, as_json=as_json)
+
+
+@cache_app.command()
+def clean(
+    context: typer.Context,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed.")] = False,
+    as_json: JsonOption = False,
+    projects: ProjectsOption = None,
+) -> None:
+    """Remove what no run of the projects folder refers to. Runs keep what they have.
+
+    \b
+    Example:
+      edc cache clean --dry-run
+    """
+    from engine.commands.cache import clean_command
+
+    folder = _folder(context, projects or (context.parent.params.get("projects") if context.parent else None), must_exist=True)
+    clean_command(folder, yes=yes, dry_run=dry_run, as_json=as_json)
 
 
 def _folder(context: typer.Context, option: Path | None, *, must_exist: bool = False) -> Path:

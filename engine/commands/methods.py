@@ -101,6 +101,8 @@ def short(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, list):
         return " ".join(short(item) for item in value)
+    if isinstance(value, dict):
+        return " ".join(f"{name} {short(item)}" for name, item in value.items())
     return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -144,7 +146,8 @@ def _print_one(console: "Console", resolution: Resolution, where: str) -> None:
             console.print(line, soft_wrap=True)
     console.print()
     console.print(f"What it does {where}:", soft_wrap=True)
-    names = [name for name in method_keys() if resolution.used(name)]
+    by_network = [name for name in method_keys() if isinstance(resolution.value(name), dict) and resolution.value(name)]
+    names = [name for name in method_keys() if resolution.used(name) or name in by_network]  # idle for the usual students only
     for section in dict.fromkeys(name.partition(".")[0] for name in names):
         console.print()
         console.print(Text.assemble((f"[{section}]", "bold"), f"  {SECTIONS[section].__doc__}"), soft_wrap=True)

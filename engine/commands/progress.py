@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 0.25
 PLAIN_SECONDS = 30.0
+FOLLOW_SECONDS = 5.0  # of `edc tail`, which one starts in order to see more
 RECENT_BYTES = 1 << 16  # of a metrics log that is read when one begins to watch a step
 METRICS_SHOWN = 5
 FIRST_METRICS = ("loss", "top1", "top5")
@@ -40,6 +41,7 @@ class Watched:
     rate: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
     stop_asked: bool = False
+    waits: str = ""  # where it stands in the line for its device
 
     @property
     def seconds_left(self) -> float | None:
@@ -69,6 +71,7 @@ class Follower:
             for row in read_metrics(self._metrics.read()):
                 self.now.metrics |= row.values
         self.now.stop_asked = self.run.stop_request.exists()
+        self._read_place()
         return events
 
     def result(self, stage: str, step: str) -> dict[str, Any]:
@@ -88,6 +91,11 @@ class Follower:
             summary = read_object(self.run.summary)[0] or {}
             self.now.stages = _tables(summary.get("stages"))
             self.now.steps = _tables(summary.get("steps"))
+
+    def _read_place(self) -> None:
+        waits = (read_object(self.run.process)[0] or {}).get("waits")
+        status = run_status(self.run.folder) if waits else None
+        self.now.waits = status.reason if status is not None and status.word == "queued" else ""
 
     def _read_heartbeat(self) -> None:
         beat = read_object(self.run.heartbeat)[0]
@@ -130,11 +138,11 @@ def _found(result: dict[str, Any]) -> list[str]:
 
 
 class PlainProgress:
-    """Progress for what is not a terminal: one line for each finished step, and a sign of life at most every 30 s."""
+    """Progress for what is not a terminal: a line for each finished step or place in line, and a sign of life with metrics now and then."""
 
-    def __init__(self, console: "Console", run: Run, *, from_start: bool = False) -> None:
-        self._console, self._follower = console, Follower(run, from_start=from_start)
-        self._next, self._last_sign = 0.0, time.monotonic()
+    def __init__(self, console: "Console", run: Run, *, from_start: bool = False, every: float = PLAIN_SECONDS) -> None:
+        self._console, self._follower, self._every = console, Follower(run, from_start=from_start), every
+        self._next, self._last_sign, self._waits = 0.0, time.monotonic(), ""
 
     def __enter__(self) -> Self:
         return self
@@ -152,12 +160,15 @@ class PlainProgress:
         said = self._look()
         if said:
             self._last_sign = now
-        elif now - self._last_sign >= PLAIN_SECONDS and self._follower.now.total:
+        elif now - self._last_sign >= self._every and self._follower.now.total and not self._waits:
             self._last_sign = now
             self._print(progress_line(self._follower.now))
 
     def _look(self) -> bool:
-        lines = [line for event in self._follower.look() if (line := event_line(self._follower, event))]
+        events, waits = self._follower.look(), self._follower.now.waits
+        lines = [f"queued: {waits}"] if waits and waits != self._waits else []
+        self._waits = waits
+        lines += [line for event in events if (line := event_line(self._follower, event))]
         for line in lines:
             self._print(line)
         return bool(lines)
@@ -242,7 +253,9 @@ class LiveProgress:
 
         now, width = self._follower.now, self._console.width
         lines: list[RenderableType] = [Text(), stage_strip(now.stages)]
-        if not now.stage:
+        if now.waits:
+            lines.append(Text(f"queued: {now.waits}  {seconds(time.monotonic() - self._begun)}", style="yellow"))
+        elif not now.stage:
             lines.append(Text(f"starting … {seconds(time.monotonic() - self._begun)}", style="dim"))
         else:
             lines += [self._step_line(now, width), self._bar_line(now, width), self._metrics_line(now)]
@@ -312,15 +325,18 @@ def stage_strip(stages: dict[str, dict[str, Any]]) -> "Text":
     return strip
 
 
-def make_progress(console: "Console", run: Run, *, from_start: bool = False) -> LiveProgress | PlainProgress:
-    """Return the live block where the console is a terminal that can redraw, else plain lines."""
-    live = console.is_terminal and not console.is_dumb_terminal
-    return (LiveProgress if live else PlainProgress)(console, run, from_start=from_start)
+def make_progress(
+    console: "Console", run: Run, *, from_start: bool = False, every: float = PLAIN_SECONDS
+) -> LiveProgress | PlainProgress:
+    """Return the live block where the console is a terminal that can redraw, else plain lines, of the metrics one in `every` seconds."""
+    if console.is_terminal and not console.is_dumb_terminal:
+        return LiveProgress(console, run, from_start=from_start)
+    return PlainProgress(console, run, from_start=from_start, every=every)
 
 
 def follow(run: Run, console: "Console") -> None:
     """Show what a run of any process does until it ends."""
-    with make_progress(console, run, from_start=True) as progress:
+    with make_progress(console, run, from_start=True, every=FOLLOW_SECONDS) as progress:
         while run_status(run.folder).alive:
             progress.tick()
             time.sleep(LOOK_SECONDS)

@@ -6,19 +6,27 @@ from typing import TYPE_CHECKING, Any
 
 from engine.commands.progress import Follower, progress_line
 from engine.commands.tables import Column, count, percent, print_fields, print_table, seconds, shortest, size, styled_status
+from engine.errors import UserError
 from engine.runs.events import number
 from engine.runs.layout import Run, read_object
 from engine.runs.status import RunStatus, run_status
+from engine.runs.store import read_run_toml
 from engine.runs.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from engine.runs.compare import Gap
+
 SET_ORDER = ("condensed", "random", "full")
 
 
 def facts_of(run: Run) -> dict[str, Any]:
-    """Return a run's summary with its computed status, the reason for it, its folder and, while it lives, its progress."""
+    """Return a run's summary with its computed status, the reason for it, its folder, its progress while it lives, published figures."""
+    return _facts_and_gaps(run)[0]
+
+
+def _facts_and_gaps(run: Run) -> "tuple[dict[str, Any], list[Gap]]":
     summary, _ = read_object(run.summary)
     status = run_status(run.folder)
     facts = {"schema": 1, "run": run.id, "project": run.project, **(summary or {})}
@@ -26,20 +34,46 @@ def facts_of(run: Run) -> dict[str, Any]:
     if status.alive:
         names = ("stage", "step", "done", "total", "unit", "rate")
         facts["progress"] = {name: getattr(status, name) for name in names}
-    return facts
+    gaps = _gaps(run, facts)
+    if gaps:
+        from engine.runs.compare import gap_json
+
+        facts["published"] = [gap_json(gap) for gap in gaps]
+    return facts, gaps
+
+
+def _gaps(run: Run, facts: dict[str, Any]) -> "list[Gap]":
+    """Return the published figures that a run is held against, with the gap to each; none while it has no results."""
+    if not _rows(facts.get("results")):
+        return []
+    from engine.runs.compare import Facts, flatten, group_runs, published_gaps
+
+    try:
+        values = flatten(read_run_toml(run))
+    except UserError:
+        return []
+    return published_gaps(group_runs([Facts(run.id, run.project, str(run.folder), facts["status"], values, facts)]))
 
 
 def print_report(console: "Console", run: Run) -> None:
     """Print a run's status, its accuracies beside those of its controls, its sizes, times and files."""
     from rich.text import Text
 
-    facts, status = facts_of(run), run_status(run.folder)
+    (facts, gaps), status = _facts_and_gaps(run), run_status(run.folder)
     console.print(Text.assemble((printable(run.project), "bold"), "  ", (printable(run.id), "dim"), "  ", styled_status(status.word)))
     _print_lines(console, [*_what(facts), *_state(run, status)])
+    problem = read_object(run.summary)[1]
+    if problem and not status.alive:
+        console.print(f"{printable(problem)}; `edc resume {printable(run.id)}` writes it anew", style="yellow")
     results = _rows(facts.get("results"))
     if results:
         console.print()
-        _print_results(console, results)
+        _print_results(console, results, gaps)
+        if gaps:
+            from engine.commands.compare import published_notes
+
+            console.print()
+            print_fields(console, published_notes(gaps, [run.project]))
         if facts.get("select") == "best_on_test":
             console.print("These are the best of all measurements on the test set, which flatters.", style="yellow")
     stages = facts.get("stages")
@@ -82,8 +116,8 @@ def _rows(value: object) -> list[dict[str, Any]]:
     return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
 
 
-def _print_results(console: "Console", results: list[dict[str, Any]]) -> None:
-    """Print top-1 and top-5 as mean ± deviation over seeds: for each student condensed, random, full."""
+def _print_results(console: "Console", results: list[dict[str, Any]], gaps: "list[Gap]") -> None:
+    """Print top-1 and top-5 as mean ± deviation over seeds, for each student condensed, random, full, beside what is published."""
     from rich.text import Text
 
     columns = [
@@ -91,6 +125,8 @@ def _print_results(console: "Console", results: list[dict[str, Any]]) -> None:
         Column("trained on"),
         Column("top-1 %", "right"),
         Column("over random", "right"),
+        Column("published", "right"),
+        Column("gap", "right"),
         Column("top-5 %", "right", drop=1),
         Column("seeds", "right", drop=2),
     ]
@@ -100,16 +136,20 @@ def _print_results(console: "Console", results: list[dict[str, Any]]) -> None:
         student = printable(row.get("student"))
         style = "bold" if row.get("set") == "condensed" else ""
         gain = percent(row.get("over_random"), signed=True)
+        held = [gap for gap in gaps if (gap.figure.set, gap.figure.student) == (row.get("set"), row.get("student"))]
+        published, *further = [[gap.figure.printed, f"{gap.gap:+.2f}"] for gap in held] or [["", ""]]
         rows.append(
             [
                 student if student != last else "",
                 Text(printable(row.get("set")), style),
                 Text(percent(row.get("top1")), style),
                 Text(gain, "green" if gain.startswith("+") else "red"),
+                *published,
                 percent(row.get("top5")),
                 str(len(row["seeds"])) if isinstance(row.get("seeds"), list) else "",
             ]
         )
+        rows += [["", "", "", "", *texts, "", ""] for texts in further]
         last = student
     print_table(console, columns, rows)
 

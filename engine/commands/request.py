@@ -1,14 +1,15 @@
 """From what was typed to a plan: everything that can be wrong with a project is found here, before anything is written."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from engine.commands.tables import shortest
 from engine.errors import UserError
-from engine.project.files import describe, load_project, parse_override, read_values
+from engine.project.files import describe, given_elsewhere, load_project, read_values
 from engine.project.plan import STAGES, Plan, Step, make_plan
 from engine.project.resolve import Problem, Resolved, nearest
 from engine.project.schema import keys
@@ -41,7 +42,12 @@ class Request:
 
     def in_cache(self, step: Step) -> bool:
         """Say whether a step would be reused: the cache holds it, by the sizes of its files."""
-        return finished(self.cache / step.stage / step.fingerprint, step, thorough=False) is not None
+        return in_cache(step, self.cache)
+
+
+def in_cache(step: Step, cache: Path) -> bool:
+    """Say whether a cache holds a step, by the sizes of its files."""
+    return finished(cache / step.stage / step.fingerprint, step, thorough=False) is not None
 
 
 def project_path(projects: Path, text: str) -> Path:
@@ -54,37 +60,58 @@ def project_path(projects: Path, text: str) -> Path:
     return projects / (text if given.suffix == ".toml" else f"{text}.toml")
 
 
-def make_request(path: Path, overrides: Sequence[str] = (), *, until: str = STAGES[-1]) -> Request:
-    """Read a project, find its data, and plan it for this machine's device.
+class Misfit(UserError):
+    """A value that is right by itself and wrong here: it knows its key."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(f"{problem.key}: {problem.message}")
+        self.problem = problem
+
+
+def make_request(
+    path: Path,
+    overrides: Sequence[str] = (),
+    *,
+    until: str = STAGES[-1],
+    swept: Mapping[str, Any] | None = None,
+    swept_by: Mapping[str, str] | None = None,
+) -> Request:
+    """Read a project, find its data, and plan it for this machine's device; `swept` and `swept_by` are those of `load_project`.
 
     Raises UserError with one line for each problem, each naming file, line and key, or the option that is wrong.
     """
-    from engine.compute.device import resolve_device, resolve_precision
-    from engine.data.catalogue import locate_dataset
-
     if until not in STAGES:
         raise UserError(f"--until: {until!r} is not a stage; {nearest(until, list(STAGES))}")
     path = shortest(path)  # as messages name it
-    resolved = load_project(path, list(overrides))
-    project = resolved.project
-    forced = {parse_override(item)[0] for item in overrides}
-    with _placed(path, forced, "compute.device"):
-        device = resolve_device(project.compute.device)
-        precision = resolve_precision(project.compute.precision, device)
-    with _placed(path, forced, "dataset.root" if project.dataset.root else "dataset.name"):
-        source = locate_dataset(project, cache=cache_folder(path.parent))
-    with _placed(path, forced, "condense.ipc"):
-        plan = make_plan(project, source, device=device, precision=precision, until=until)
+    resolved = load_project(path, list(overrides), swept=swept, swept_by=swept_by)
+    try:
+        plan = plan_here(resolved, cache=cache_folder(path.parent), until=until)
+    except Misfit as error:
+        _, text = read_values(path)
+        raise UserError(describe(error.problem, path, text, given_elsewhere(overrides, swept_by or {}))) from None
     return Request(path.absolute(), resolved, plan, until)
 
 
+def plan_here(resolved: Resolved, *, cache: Path, until: str = STAGES[-1]) -> Plan:
+    """Find a project's data and plan it for this machine's device; raises Misfit where one of its values does not fit here."""
+    from engine.compute.device import resolve_device, resolve_precision
+    from engine.data.catalogue import locate_dataset
+
+    project = resolved.project
+    with _placed("compute.device"):
+        device = resolve_device(project.compute.device)
+        precision = resolve_precision(project.compute.precision, device)
+    with _placed("dataset.root" if project.dataset.root else "dataset.name"):
+        source = locate_dataset(project, cache=cache)
+    with _placed("condense.ipc"):
+        return make_plan(project, source, device=device, precision=precision, until=until)
+
+
 @contextmanager
-def _placed(path: Path, forced: set[str], key: str) -> Iterator[None]:
-    """Give a UserError raised within the place it speaks of: the key it begins with, else `key`."""
+def _placed(key: str) -> Iterator[None]:
+    """Give a UserError raised within the key that it speaks of: the one it begins with, else `key`."""
     try:
         yield
     except UserError as error:
         named = re.match(r"([a-z]+\.[a-z_]+): (.*)", str(error), re.DOTALL)
-        problem = Problem(named[1], named[2]) if named and named[1] in keys() else Problem(key, str(error))
-        _, text = read_values(path)
-        raise UserError(describe(problem, path, text, forced)) from None
+        raise Misfit(Problem(named[1], named[2]) if named and named[1] in keys() else Problem(key, str(error))) from None

@@ -1,7 +1,9 @@
 """How the command line lays facts out: consoles, tables that fit the terminal, and numbers as people read them."""
 
+import contextlib
 import json
 import os
+import select
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,6 +51,21 @@ def make_console(*, stderr: bool = False) -> "Console":
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or "COLUMNS" in os.environ else UNLIMITED
     return Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
+
+
+def mute_lost_streams() -> bool:
+    """Let go of standard output and error where the terminal or the reader at their other end has gone; returns whether one has."""
+    lost = False
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # a stream that is closed, or no file at all, cannot be lost
+            end = select.poll()
+            end.register(stream.fileno(), 0)
+            if end.poll(0):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, stream.fileno())
+                os.close(nowhere)
+                lost = True
+    return lost
 
 
 def print_table(console: "Console", columns: Sequence[Column], rows: Sequence[Sequence["str | Text"]]) -> None:
@@ -155,8 +172,8 @@ def seconds(value: float) -> str:
 
 
 def count(quantity: float, singular: str) -> str:
-    """Say a number of things: `1 image`, `11,980 images`, `5 classes`."""
-    plural = f"{singular}es" if singular.endswith("ss") else f"{singular}s"
+    """Say a number of things: `1 image`, `11,980 images`, `5 classes`, `2 entries`."""
+    plural = f"{singular[:-1]}ies" if singular.endswith("ry") else f"{singular}es" if singular.endswith("ss") else f"{singular}s"
     return f"{quantity:,.0f} {singular if quantity == 1 else plural}"
 
 

@@ -17,14 +17,18 @@ AMPERE = 8.0
 @cache
 def cuda_capabilities() -> tuple[float, ...]:
     """Return the compute capability of each NVIDIA GPU that torch will see; empty without a driver or a torch built for CUDA."""
+    return visible_capabilities(_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def _gpus() -> list[tuple[str, float]]:
+    """Return UUID and compute capability of each NVIDIA GPU of this machine; empty without a driver or a torch built for CUDA."""
     if not shutil.which("nvidia-smi") or "+cpu" in importlib.metadata.version("torch"):
-        return ()
+        return []
     with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
         command = ["nvidia-smi", "--query-gpu=uuid,compute_cap", "--format=csv,noheader"]
         lines = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.splitlines()
-        devices = [(uuid.strip(), float(capability)) for uuid, capability in (line.split(",") for line in lines)]
-        return visible_capabilities(devices, os.environ.get("CUDA_VISIBLE_DEVICES"))
-    return ()
+        return [(uuid.strip(), float(capability)) for uuid, capability in (line.split(",") for line in lines)]
+    return []
 
 
 def visible_capabilities(devices: list[tuple[str, float]], visible: str | None) -> tuple[float, ...]:
@@ -32,21 +36,38 @@ def visible_capabilities(devices: list[tuple[str, float]], visible: str | None) 
 
     Entries are numbers or beginnings of UUIDs; as CUDA does, all from the first entry on that names no device are ignored.
     """
+    return tuple(capability for _, capability in _visible(devices, visible))
+
+
+def _visible(devices: list[tuple[str, float]], visible: str | None) -> list[tuple[str, float]]:
+    """Return the (uuid, capability) pairs that CUDA_VISIBLE_DEVICES leaves, in its order."""
     if visible is None:
-        return tuple(capability for _, capability in devices)
-    chosen: list[float] = []
+        return devices
+    chosen: list[tuple[str, float]] = []
     for entry in map(str.strip, visible.split(",")):
         found = [
-            capability
+            (uuid, capability)
             for number, (uuid, capability) in enumerate(devices)
             if entry == str(number) or (entry.startswith("GPU-") and uuid.startswith(entry))
         ]
         if entry.startswith("MIG-"):
-            found = [AMPERE]  # slices exist from Ampere on
+            found = [(entry, AMPERE)]  # slices exist from Ampere on
         if len(found) != 1:
             break
         chosen += found
-    return tuple(chosen)
+    return chosen
+
+
+def device_key(device: str) -> str:
+    """Return what tells a device from all others of this machine: `cpu`, a GPU's UUID, or `cuda-N` where the driver tells none.
+
+    `device` is `cpu`, `cuda` or `cuda:N`, N counting those that CUDA_VISIBLE_DEVICES leaves.
+    """
+    if not device.startswith("cuda"):
+        return device
+    index = int(device.partition(":")[2] or 0)
+    gpus = _visible(_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
+    return gpus[index][0] if index < len(gpus) else f"cuda-{index}"
 
 
 @cache

@@ -77,9 +77,9 @@ class CondensedDataset(Dataset):
 
 def write_condensed(
     folder: Path, images: torch.Tensor | np.ndarray, labels: torch.Tensor | np.ndarray, *, classes: ClassIndex, mean: Sequence[float],
-    std: Sequence[float], metadata: Mapping[str, Any],
+    std: Sequence[float], metadata: Mapping[str, Any], name: str = FILE_NAME,
 ) -> Path:
-    """Write `<folder>/images.safetensors` and return its path; the same set gives the same bytes.
+    """Write `<folder>/<name>` and return its path; the same set gives the same bytes.
 
     `images` uint8 (N, 3, H, W), `labels` integers (N,) in the order of `classes`, `mean` and `std` 3 floats in [0, 1] for normalising;
     `metadata` any JSON values that tell how the images were made. Raises ValueError when shapes or labels do not fit together, and
@@ -92,7 +92,7 @@ def write_condensed(
         "std": [float(value) for value in std], "ipc": int(labels.bincount().max()), "normalisation": NORMALISATION,
         "provenance": dict(metadata),
     }
-    path = folder / FILE_NAME
+    path = folder / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:

@@ -71,7 +71,7 @@ def prepare(source: Source, cache: Path, progress: Progress | None = None) -> Pa
 def _folder_in_one_step(target: Path) -> Iterator[Path]:
     """Yield a new folder that becomes `target` when the block ends well, or gives way to one that another process put there meanwhile."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(target)
+    remove_abandoned(target)
     temporary = target.with_name(f"{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     temporary.mkdir()
     try:
@@ -89,7 +89,7 @@ def _folder_in_one_step(target: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _remove_abandoned(target: Path) -> None:
+def remove_abandoned(target: Path) -> None:
     """Remove what a killed process left half decoded: its lock is free, that of a living one is not."""
     for folder in target.parent.glob(f"{target.name}.*.tmp"):
         with contextlib.suppress(OSError), (folder / "lock").open("r+") as lock:

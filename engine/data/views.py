@@ -16,7 +16,10 @@ from engine.data import augment, rand_augment
 
 @dataclass(frozen=True)
 class ViewSettings:
-    """How views are drawn; `mix` is none, cutmix or mixup, `shuffle_patches` 0 or the number of tiles a side."""
+    """How views are drawn; `mix` is none, cutmix or mixup, `shuffle_patches` 0 or the number of tiles a side.
+
+    With `padding` (px) a crop of the padded image takes the place of the random resized crop.
+    """
 
     seed: int
     batch_size: int
@@ -25,18 +28,21 @@ class ViewSettings:
     mix: str
     randaugment: bool
     shuffle_patches: int
+    padding: int | None = None
 
     @classmethod
     def of(cls, settings: dict, seed: int) -> "ViewSettings":
         """Take them from a step's flat settings."""
+        padded = settings["labels.crop_mode"] == "padded"
         return cls(
             seed=seed,
             batch_size=settings["evaluate.batch_size"],
-            crop_scale=tuple(settings["labels.crop_scale"]),
+            crop_scale=(1.0, 1.0) if padded else tuple(settings["labels.crop_scale"]),
             flip=settings["labels.flip"] and settings["mirror"],
             mix=settings["labels.mix"],
             randaugment=settings["evaluate.randaugment"],
             shuffle_patches=settings["evaluate.shuffle_patches"],
+            padding=settings["labels.padding"] if padded else None,
         )
 
 
@@ -44,7 +50,8 @@ class ViewSettings:
 class Views:
     """What is drawn for M views in order; every tensor has the first axis M and lies on the CPU.
 
-    `index` names the image; `partner` the view mixed in (a position among the M); `share` the part of the view that is its own image.
+    `index` names the image; `crops` are boxes (M, 4) or, with padding, offsets (M, 2); `partner` the view mixed in (a position among the
+    M); `share` the part of the view that is its own image.
     """
 
     index: Tensor
@@ -81,7 +88,10 @@ def draw_epoch(count: int, side: int, epoch: int, settings: ViewSettings) -> Vie
     """Draw the views of one epoch over `count` square images of `side` px, batch after batch."""
     draws = generator(settings.seed, "views", epoch)
     index = torch.randperm(count, generator=draws)
-    crops = augment.draw_crops(count, side, side, scale=settings.crop_scale, generator=draws)
+    if settings.padding is None:
+        crops = augment.draw_crops(count, side, side, scale=settings.crop_scale, generator=draws)
+    else:
+        crops = augment.draw_offsets(count, padding=settings.padding, generator=draws)
     flips = augment.draw_flips(count, generator=draws)
     operations, negative = rand_augment.draw_rand_augment(count, generator=draws)
     patch_orders = augment.draw_patch_orders(count, factor=max(1, settings.shuffle_patches), generator=draws)
@@ -116,7 +126,10 @@ def render(images: Tensor, views: Views, settings: ViewSettings, mean: Tensor, s
     seen = ((seen.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
     if settings.shuffle_patches > 1:
         seen = augment.shuffle_patches(seen, views.patch_orders)
-    if tuple(settings.crop_scale) != (1.0, 1.0):
+    if settings.padding is not None:
+        black = (-mean / std).flatten().tolist()
+        seen = augment.padded_crop(seen, views.crops, padding=settings.padding, fill=black)
+    elif tuple(settings.crop_scale) != (1.0, 1.0):
         seen = augment.resized_crop(seen, views.crops)
     if settings.flip:
         seen = augment.flip(seen, views.flips.to(seen.device))

@@ -6,7 +6,7 @@ from typing import Any
 
 from engine.errors import UserError
 from engine.models.registry import check_model, normalisation
-from engine.project.resolve import Problem, Resolved
+from engine.project.resolve import Problem, Resolved, nearest
 from engine.project.schema import Project
 
 ZETA_SCHEDULES = ("cosine", "ssrs", "linear_zeta")
@@ -43,7 +43,7 @@ INEFFECTIVE: list[tuple[tuple[str, ...], Callable[[Project], bool], str]] = [
         'needs flatness.kind = "logit_ema" or "two_crop"',
     ),
     (("flatness.rho",), lambda p: p.flatness.kind == "sam", 'needs flatness.kind = "sam"'),
-    (("diversity.tau",), lambda p: p.diversity.weight > 0, "needs diversity.weight above 0"),
+    (("diversity.tau", "diversity.normalise"), lambda p: p.diversity.weight > 0, "needs diversity.weight above 0"),
     (("augment.milestone",), lambda p: p.augment.crop_mode.startswith("curriculum"), 'needs augment.crop_mode = "curriculum_…"'),
     (("augment.padding",), lambda p: p.augment.crop_mode == "padded", 'needs augment.crop_mode = "padded"'),
     (("augment.crop_scale",), lambda p: p.augment.crop_mode not in ("none", "padded"), 'needs augment.crop_mode = "fixed" or a curriculum'),
@@ -57,6 +57,13 @@ INEFFECTIVE: list[tuple[tuple[str, ...], Callable[[Project], bool], str]] = [
         ("rded.tile_order",),
         lambda p: p.initialise.source == "rded" and p.rded.factor > 1,
         'needs initialise.source = "rded" and rded.factor above 1',
+    ),
+    (("labels.crop_scale",), lambda p: p.labels.crop_mode == "fixed", 'needs labels.crop_mode = "fixed"'),
+    (("labels.padding",), lambda p: p.labels.crop_mode == "padded", 'needs labels.crop_mode = "padded"'),
+    (
+        ("evaluate.student_learning_rates",),
+        lambda p: any(student_learning_rate(p, student) is not None for student in p.evaluate.students),
+        "needs one of evaluate.students in it",
     ),
     (("labels.dtype",), lambda p: p.labels.mode == "stored", 'needs labels.mode = "stored"'),
     (
@@ -85,7 +92,9 @@ def combination_problems(resolved: Resolved) -> list[Problem]:
         for name in names
         if name in by_user and not has_effect(project, name)
     ]
-    return problems + _contradictions(project) + _model_problems(project, resolved.resolution)
+    if "evaluate.student_learning_rates" in by_user and not problems:
+        problems += _rate_problems(project)
+    return problems + _contradictions(project) + _model_problems(project, resolved.resolution) + _published_problems(resolved)
 
 
 def has_effect(project: Project, name: str) -> bool:
@@ -107,10 +116,27 @@ def of_optimisation(project: Project, name: str) -> bool:
     return name == "observers.rotation" or (name.partition(".")[0] in OPTIMISATION and name != "synthesise.enabled")
 
 
+def student_learning_rate(project: Project, student: str) -> float | None:
+    """Return the peak learning rate that `evaluate.student_learning_rates` has for a student, None where it has the usual one.
+
+    Names of torchvision's networks may be written with - or _.
+    """
+    rates = {name.replace("_", "-"): rate for name, rate in project.evaluate.student_learning_rates.items()}
+    return rates.get(student.replace("_", "-"))
+
+
 def value_of(project: Project, name: str) -> Any:
     """Return the value of a `section.key`."""
     section, _, leaf = name.partition(".")
     return getattr(getattr(project, section), leaf)
+
+
+def _rate_problems(project: Project) -> list[Problem]:
+    """Return learning rates of networks that are no students, which would be slips of the pen where a user wrote them."""
+    students = project.evaluate.students
+    written = {student.replace("_", "-") for student in students}
+    idle = [name for name in project.evaluate.student_learning_rates if name.replace("_", "-") not in written]
+    return [Problem("evaluate.student_learning_rates", f"{name} is none of evaluate.students; {nearest(name, students)}") for name in idle]
 
 
 def _contradictions(project: Project) -> list[Problem]:
@@ -152,6 +178,11 @@ def _contradictions(project: Project) -> list[Problem]:
             project.evaluate.schedule == "alrs" and project.evaluate.gamma < 0.9,
             "evaluate.gamma",
             f"alrs multiplies by it after every epoch that stalls; {project.evaluate.gamma} would end the training, the paper has 0.9975",
+        ),
+        (
+            project.evaluate.warmup_epochs >= project.evaluate.epochs,
+            "evaluate.warmup_epochs",
+            f"{project.evaluate.warmup_epochs} must be fewer than evaluate.epochs = {project.evaluate.epochs}",
         ),
         (
             batch.size and batch.statistics and batch.size % batch.statistics,
@@ -205,4 +236,24 @@ def _model_problems(project: Project, resolution: int) -> list[Problem]:
     if project.match.layers == "bn" and project.synthesise.enabled and without:
         right = 'choose networks with batch normalisation, or match.layers = "bn+conv"'
         problems.append(Problem("observers.synthesis", f'match.layers = "bn" matches nothing in {", ".join(without)}; {right}'))
+    return problems
+
+
+def _published_problems(resolved: Resolved) -> list[Problem]:
+    """Return names of published figures that do not exist, or that the file gives for another dataset than its own.
+
+    Another dataset by `--set` is no mistake of the file's.
+    """
+    from engine.project.published import check_name, named_figures
+
+    project, problems = resolved.project, []
+    elsewhere = resolved.origins.get("dataset.name") == "--set" and resolved.origins.get("condense.published") != "--set"
+    for name in project.condense.published:
+        try:
+            if elsewhere:
+                named_figures(name)
+            else:
+                check_name(name, project.dataset.name)
+        except UserError as error:
+            problems.append(Problem("condense.published", str(error)))
     return problems

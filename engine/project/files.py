@@ -1,9 +1,10 @@
 """Project files: read with errors that name file, line and key; edited in place so that comments stay."""
 
 import difflib
+import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -24,7 +25,12 @@ def read_values(path: Path) -> tuple[dict[str, Any], str]:
 
     Raises UserError when there is no such file, when it is not TOML (with the line), or of another schema version.
     """
-    text = _read_text(path)
+    text = read_text(path)
+    return values_of(text, path), text
+
+
+def values_of(text: str, path: Path) -> dict[str, Any]:
+    """Return the flat values of a project's text; raises UserError as `read_values` does, naming `path`."""
     try:
         data = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
@@ -34,10 +40,10 @@ def read_values(path: Path) -> tuple[dict[str, Any], str]:
     version = data.pop("schema", SCHEMA_VERSION)
     if type(version) is not int or version != SCHEMA_VERSION:
         raise UserError(f"{path}:{line_of(text, 'schema')}: schema is {version!r}; this version of edc reads schema = {SCHEMA_VERSION}")
-    return flatten(data), text
+    return flatten(data)
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
     """Return a project file's text with its line endings as they are; raises UserError when it is missing or no text."""
     try:
         return path.read_bytes().decode()
@@ -52,38 +58,68 @@ def _read_text(path: Path) -> str:
         raise UserError(f"{path}: is not text in UTF-8 (byte {error.start})") from None
 
 
-def load_project(path: Path, overrides: list[str] | None = None, *, resolution: int | None = None) -> Resolved:
+def load_project(
+    path: Path,
+    overrides: list[str] | None = None,
+    *,
+    resolution: int | None = None,
+    swept: Mapping[str, Any] | None = None,
+    swept_by: Mapping[str, str] | None = None,
+) -> Resolved:
     """Read, complete and check a project; `overrides` are `section.key=value` texts that win over the file.
 
     `resolution` (px) is the dataset's working resolution where the project does not say; absent, the catalogue's is taken.
+    A relative `dataset.root` is meant from the project file's folder, in an override from the working folder; it comes back absolute.
+    `swept` are the flat values of one point of a sweep, which count as the file's own, and `swept_by` says where each was given; without
+    them a file that describes a sweep is refused.
     Raises UserError with one line for each problem, naming file, line and key (or the override).
     """
     values, text = read_values(path)
+    of_sweep = [name for name in values if name.partition(".")[0] == "sweep"]
+    if of_sweep and swept is None:
+        said = f"`edc sweep {path.stem}` runs them, with --dry-run it shows them"
+        raise UserError(f"{path}:{line_of(text, 'sweep')}: [sweep] makes several projects of this file; {said}")
+    values = {name: value for name, value in values.items() if name not in of_sweep} | dict(swept or {})
     forced = dict(parse_override(item) for item in overrides or [])
-    given = values | forced
+    given = with_absolute_root(values, path.parent) | with_absolute_root(forced, Path())
     resolved, problems = resolve(given, resolution=resolution or working_resolution(given))
     if resolved is not None:
         resolved.origins |= {name: "--set" for name in forced if name in resolved.origins}
         problems = combination_problems(resolved)
     if resolved is None or problems:
-        raise UserError("\n".join(describe(problem, path, text, set(forced)) for problem in problems))
+        elsewhere = given_elsewhere(overrides or [], swept_by or {})
+        raise UserError("\n".join(describe(problem, path, text, elsewhere) for problem in problems))
     return resolved
+
+
+def given_elsewhere(overrides: Iterable[str], swept_by: Mapping[str, str]) -> dict[str, str]:
+    """Return for each key that is not taken from the project's file where it was given: by a sweep, or by `--set`."""
+    return dict(swept_by) | {parse_override(item)[0]: "--set" for item in overrides}
+
+
+def with_absolute_root(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return flat values with `dataset.root`, if it is a path, made absolute from `folder`: a run resumes from any working folder."""
+    root = values.get("dataset.root")
+    if not isinstance(root, str) or not root:
+        return values
+    return values | {"dataset.root": str((folder / os.path.expanduser(root)).absolute())}  # noqa: PTH111 - pathlib's raises for ~nobody
 
 
 def working_resolution(given: dict[str, Any]) -> int:
     """Return the side in px that the project asks for or its dataset has; 32 for a dataset that says nothing."""
+    from engine.data.catalogue import PAPER_RESOLUTIONS
     from engine.data.sources import list_datasets
 
     if isinstance(given.get("dataset.resolution"), int):
         return given["dataset.resolution"]
-    name = given.get("dataset.name", "digits")
-    return next((info.resolution for info in list_datasets() if info.name == name), 32)
+    known = PAPER_RESOLUTIONS | {info.name: info.resolution for info in list_datasets()}
+    return known.get(str(given.get("dataset.name", "digits")), 32)
 
 
-def describe(problem: Problem, path: Path, text: str, forced: set[str]) -> str:
-    """Return a problem as one line that says where it is: `file:line: key: what`, or `--set key: what`."""
-    if problem.key in forced:
-        return f"--set {problem.key}: {problem.message}"
+def describe(problem: Problem, path: Path, text: str, elsewhere: Mapping[str, str]) -> str:
+    """Return a problem as one line that says where it is: `file:line: key: what`, or for a key given `elsewhere`, `--set key: what`."""
+    if problem.key in elsewhere:
+        return f"{elsewhere[problem.key]} {problem.key}: {problem.message}"
     line = line_of(text, problem.key)
     return f"{path}{f':{line}' if line else ''}: {problem.key}: {problem.message}"
 
@@ -140,9 +176,15 @@ def parse_override(item: str) -> tuple[str, Any]:
     name, text = name.strip(), text.strip()
     if not equals or not name or not text:
         raise UserError(f"--set {item}: must be section.key=value, for instance --set evaluate.zeta=1.5")
+    return name, parse_as(name, text)
+
+
+def parse_as(name: str, text: str) -> Any:
+    """Read a value typed on a command line as the key `section.key` takes it."""
     field = keys().get(name)
     kinds = {field.annotation, *get_args(field.annotation)} if field else {str} if name == "title" else set()
-    return name, parse_value(text, listed=field is not None and isinstance(field.default, list), worded=str in kinds)
+    kinds = set() if field and isinstance(field.default, dict) else kinds
+    return parse_value(text, listed=field is not None and isinstance(field.default, list), worded=str in kinds)
 
 
 def parse_value(text: str, *, listed: bool = False, worded: bool = False) -> Any:
@@ -170,7 +212,7 @@ def edit_project(path: Path, changes: dict[str, Any]) -> None:
     Raises UserError when the file is missing or not TOML, and then leaves it as it is; the file is replaced in one step.
     """
     try:
-        text = edited(_read_text(path), changes)
+        text = edited(read_text(path), changes)
     except TOMLKitError as error:
         raise UserError(f"{path}: not valid TOML: {error}") from None
     write_text(path, text)
@@ -225,6 +267,11 @@ def _with_new_key(text: str, section: str, leaf: str, value: Any) -> str:
     return "\n".join([*lines[:end], indent + line + newline[:-1], *lines[end:]])
 
 
+def usual_title(*, dataset: str, method: str, ipc: int) -> str:
+    """Return the title of a project that nobody has given another one."""
+    return f"{method} on {dataset}, {ipc} image{'s' if ipc != 1 else ''} per class"
+
+
 def new_project_text(name: str, *, dataset: str, method: str, ipc: int, root: str | None = None) -> str:
     """Return the text of a fresh, commented project with the keys most users change."""
     resolved, problems = resolve(
@@ -246,7 +293,7 @@ def new_project_text(name: str, *, dataset: str, method: str, ipc: int, root: st
     )
     lines = [
         "schema = 1",
-        f'title = "{method} on {dataset}, {ipc} image{"s" if ipc != 1 else ""} per class"',
+        f'title = "{usual_title(dataset=dataset, method=method, ipc=ipc)}"',
         "",
         "[dataset]",
         line("dataset", "name"),

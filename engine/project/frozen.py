@@ -47,6 +47,7 @@ def freeze(resolved: Resolved, plan: Plan, *, until: str, fresh: bool = False) -
         "versions": {name: version(name) for name in PACKAGES},
     }
     document["frozen"]["set_by_user"] = sorted(name for name, origin in resolved.origins.items() if origin in ("project", "--set"))
+    document["frozen"]["steps"] = {step.id: step.fingerprint for step in plan.steps}  # what it will look for in the cache
     return tomlkit.dumps(document)
 
 

@@ -4,13 +4,13 @@ A step is one piece of a stage that can be kept and shared by itself: one observ
 It sees only the settings that its fingerprint covers, so two steps with one fingerprint are the same work.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import UserError
 from engine.files import digest
-from engine.project.checks import has_effect, value_of
+from engine.project.checks import has_effect, student_learning_rate, value_of
 from engine.project.schema import SECTIONS, Project
 
 if TYPE_CHECKING:
@@ -22,7 +22,9 @@ VERSIONS = {"squeeze": 1, "statistics": 1, "initialise": 1, "synthesise": 1, "re
 
 # What trains a student and what shows it its images; stored labels hang on the second alone.
 VIEWS = (
+    "labels.crop_mode",
     "labels.crop_scale",
+    "labels.padding",
     "labels.flip",
     "labels.mix",
     "evaluate.batch_size",
@@ -31,8 +33,18 @@ VIEWS = (
     "evaluate.shuffle_patches",
 )
 LABELS = ("labels.ensemble", "labels.teacher_batchnorm")
-NOT_TRAINING = {"students", "seeds", "controls", "full_epochs", "full_batch_size", "select"}  # the last only says which result is shown
+# What says which students there are or which result is shown; a student's own learning rate takes the place of the usual one.
+NOT_TRAINING = {"students", "seeds", "controls", "full_epochs", "full_batch_size", "select", "student_learning_rates"}
 TRAINING = tuple(f"evaluate.{leaf}" for leaf in SECTIONS["evaluate"].model_fields if leaf not in NOT_TRAINING)
+
+# Keys that came later, with the value that means what was done before them: at it a fingerprint leaves them out, so that what was
+# computed without them still counts.
+NEUTRAL = {
+    "diversity.normalise": False,
+    "labels.crop_mode": "fixed",
+    "labels.padding": None,
+    "evaluate.warmup_epochs": 0,
+}
 
 
 @dataclass(frozen=True)
@@ -107,14 +119,15 @@ class _Planner:
             settings = self.everywhere | settings
             roles = {role: tuple(ids) for role, ids in inputs.items()}
             prints = {role: [self.steps[other].fingerprint for other in ids] for role, ids in roles.items()}
-            fingerprint = digest({"stage": stage, "version": VERSIONS[stage], "settings": settings, "inputs": prints})
+            telling = {key: value for key, value in settings.items() if key not in NEUTRAL or value != NEUTRAL[key]}
+            fingerprint = digest({"stage": stage, "version": VERSIONS[stage], "settings": telling, "inputs": prints})
             self.steps[step_id] = Step(stage, name, settings, roles, fingerprint, cost)
         return step_id
 
     def values(self, *names: str) -> dict[str, Any]:
         """Return the flat values of keys; a bare section name stands for all of its keys.
 
-        A key of evaluate that has no effect is None, so that methods which differ in it alone share their controls.
+        A key of labels or evaluate that has no effect is None, so that methods which differ in it alone share their controls.
         """
         expanded = (
             f"{name}.{leaf}" if name in SECTIONS else name
@@ -122,7 +135,7 @@ class _Planner:
             for leaf in (SECTIONS[name].model_fields if name in SECTIONS else [""])
         )
         return {
-            name: value_of(self.project, name) if not name.startswith("evaluate.") or has_effect(self.project, name) else None
+            name: value_of(self.project, name) if not name.startswith(("labels.", "evaluate.")) or has_effect(self.project, name) else None
             for name in expanded
         }
 
@@ -192,8 +205,12 @@ class _Planner:
             "condense.ipc",
             "condense.seed",
         )
-        images = project.condense.ipc * self.classes
-        batches = batch_count(images, size=project.batch.size, statistics=project.batch.statistics)
+        images, batch = project.condense.ipc * self.classes, project.batch
+        if batch.order == "one_per_class":
+            settings["batch.size"] = min(batch.size or self.classes, self.classes)  # what it comes to
+            batches = project.condense.ipc * batch_count(self.classes, size=batch.size, statistics=batch.statistics)
+        else:
+            batches = batch_count(images, size=batch.size, statistics=batch.statistics)
         return self.add(
             "synthesise",
             "condensed",
@@ -222,11 +239,16 @@ class _Planner:
         """Return the squeezes of the observers that label."""
         return [self.squeeze(name) for name in self.project.observers.labels]
 
+    def learning_rate(self, student: str) -> float:
+        """Return a student's peak learning rate, its own or the usual one."""
+        return student_learning_rate(self.project, student) or self.project.evaluate.learning_rate
+
     def evaluate(self, set_name: str, images: str, student: str, seed: int) -> None:
         """Add the training and measuring of one student on a set of images."""
         project = self.project
         count, epochs = project.condense.ipc * self.classes, project.evaluate.epochs
         settings = self.values(*VIEWS, *TRAINING) | {
+            "evaluate.learning_rate": self.learning_rate(student),
             "set": set_name,
             "student": student,
             "seed": seed,
@@ -264,6 +286,7 @@ class _Planner:
             "squeeze.flip",
         )
         settings = self.values(*keys) | {"set": "full", "student": student, "seed": seed}
+        settings["evaluate.learning_rate"] = self.learning_rate(student)
         iterations = evaluate.full_epochs * steps_an_epoch(images, evaluate.full_batch_size)
         self.add("evaluate", f"full-{student}-seed{seed}", settings, {}, images=evaluate.full_epochs * images, iterations=iterations)
 
@@ -298,9 +321,18 @@ def make_plan(project: Project, source: "Source", *, device: str, precision: str
                 planner.evaluate("random", drawn, student, seed)
             if "full" in project.evaluate.controls:
                 planner.evaluate_full(student, seed)
-    last = STAGES.index(until)
-    steps = sorted((step for step in planner.steps.values() if STAGES.index(step.stage) <= last), key=lambda step: STAGES.index(step.stage))
+    steps = sorted(_until(planner.steps.values(), until), key=lambda step: STAGES.index(step.stage))
     return Plan(project, source, device, precision, tuple(steps))
+
+
+def _until(steps: Collection[Step], until: str) -> list[Step]:
+    """Return the steps up to and including the stage `until`; after squeeze without observers that would only label in later stages."""
+    last = STAGES.index(until)
+    asking = max(last, STAGES.index("synthesise"))
+    asked = {step_id for step in steps if STAGES.index(step.stage) <= asking for ids in step.inputs.values() for step_id in ids}
+    return [
+        step for step in steps if STAGES.index(step.stage) <= last and (step.stage != "squeeze" or until == "squeeze" or step.id in asked)
+    ]
 
 
 def _check_ipc(project: Project, source: "Source") -> None:

@@ -18,6 +18,7 @@ COMPAT = Path(__file__).parent / "compat"
 
 Layer = dict[str, Any]  # {"set": {section: {key: value}}, optionally "dataset": [names], "ipc": [low, high], "resolution": [low, high]}
 CONDITIONS = ("dataset", "ipc", "resolution")
+RATES = "evaluate.student_learning_rates"
 
 
 @dataclass(frozen=True)
@@ -153,8 +154,14 @@ def layer_values(layers: tuple[Layer, ...], *, dataset: str, ipc: int, resolutio
         fewest, most = layer.get("ipc", (1, ipc))
         smallest, largest = layer.get("resolution", (0, resolution))
         if dataset in layer.get("dataset", [dataset]) and fewest <= ipc <= most and smallest <= resolution <= largest:
-            flat |= flatten(layer.get("set", {}))
+            flat = over(flat, flatten(layer.get("set", {})))
     return flat
+
+
+def over(values: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+    """Return flat values with later ones over them; a learning rate for all students takes the earlier ones of single students away."""
+    kept = {name: value for name, value in values.items() if name != RATES or "evaluate.learning_rate" not in later}
+    return kept | later
 
 
 def resolve(given: dict[str, Any], *, resolution: int) -> tuple[Resolved | None, list[Problem]]:
@@ -179,13 +186,16 @@ def resolve(given: dict[str, Any], *, resolution: int) -> tuple[Resolved | None,
         return None, [*problems, Problem("condense.compat", right)]
     where = {"dataset": head.dataset.name, "ipc": condense.ipc, "resolution": resolution}
     from_method, from_compat = layer_values(method.layers, **where), layer_values(profile.layers, **where)
-    project, found = validate(from_method | from_compat | known)
+    usual = over(from_method, from_compat)
+    project, found = validate(over(usual, known))
     if project is None or problems:
         return None, problems + found
     origins = dict.fromkeys(keys(), "default")
     origins |= dict.fromkeys(from_method, f"method {method.name}") | dict.fromkeys(from_compat, f"compat {profile.name}")
     origins |= dict.fromkeys((name for name in known if name != "title"), "project")
-    base, _ = validate(from_method | from_compat)
+    if RATES not in over(usual, known):
+        origins[RATES] = "default"
+    base, _ = validate(usual)
     return Resolved(project, resolution, origins, flatten(base.model_dump()) if base else {}), []
 
 
@@ -245,6 +255,7 @@ def _problem(details: dict[str, Any]) -> Problem:
         "bool_type": "true or false",
         "string_type": "a text in quotes",
         "list_type": "a list in [ ]",
+        "dict_type": "a table in { }, such as { resnet18 = 0.001 }",
         "greater_than_equal": f"at least {context.get('ge', 0):g}",
         "less_than_equal": f"at most {context.get('le', 0):g}",
         "greater_than": f"greater than {context.get('gt', 0):g}",

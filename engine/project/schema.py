@@ -34,7 +34,7 @@ class Dataset(Section):
     """Which real images are condensed."""
 
     name: str = key("digits", "The dataset: a name that `edc datasets` lists, or `folder` for your own images.")
-    root: str | None = key(None, "Folder that holds the data; otherwise it is looked for below the data root ($EDC_DATA).")
+    root: str | None = key(None, "Folder that holds the data, relative to the project file; otherwise below the data root ($EDC_DATA).")
     resolution: Annotated[int, Ge(8), Le(1024)] | None = key(
         None, "Working side of the square images; the dataset's own when absent.", unit="px"
     )
@@ -51,6 +51,11 @@ class Condense(Section):
         "fixed",
         "`fixed` does what the papers mean; the others reproduce two states of the reference release with their defects.",
         "docs/methods.md",
+    )
+    published: list[str] = key(
+        [],
+        "Printed figures to hold the result against, such as table-1/edc; when empty, those of the same dataset, ipc, method and student.",
+        "EDC Tables 1-5 and 22",
     )
 
 
@@ -169,6 +174,7 @@ class Diversity(Section):
 
     weight: NotNegative = key(0.0, "Weight of the densification loss.", "G-VBSM 3.1")
     tau: Positive = key(4.0, "Temperature of the eigenvalues.", "G-VBSM 3.1")
+    normalise: bool = key(False, "Divide the eigenvalues by their mean, since raw ones saturate the softmax.", "defect G2")
 
 
 class Prior(Section):
@@ -198,7 +204,9 @@ class Batch(Section):
     order: Literal["class_major", "one_per_class"] = key(
         "class_major", "Fill a batch class by class, or with one image of each class.", "G-VBSM, SRe2L"
     )
-    size: CountOrNone = key(100, "Images of one batch; 0 means all.", "EDC Tables 6-10", "images")
+    size: CountOrNone = key(
+        100, "Images of one batch; 0 means all. With one_per_class at most one of each class.", "EDC Tables 6-10", "images"
+    )
     statistics: CountOrNone = key(
         0,
         "Images whose moments are taken together and which share a crop; 0 means the whole batch. The release's value is size / GPUs.",
@@ -236,7 +244,9 @@ class Labels(Section):
         "EDC A.2; FKD, 2112.01528",
     )
     ensemble: Literal["mean", "norm_mean"] = key("mean", "Mean of raw logits, or of logits brought to equal norm.", "G-VBSM 3.4")
+    crop_mode: Literal["fixed", "padded"] = key("fixed", "A random resized crop, or a crop of the padded image.", "SRe2L (CIFAR-100)")
     crop_scale: Range = key([0.5, 1.0], "Area of a random resized crop as a fraction of the image.", "EDC 3.3")
+    padding: CountOrNone = key(4, "Zero padding of the padded crop.", "SRe2L (CIFAR-100)", "px")
     flip: bool = key(True, "Mirror half of the images.")
     mix: Literal["none", "cutmix", "mixup"] = key("cutmix", "How two images of a batch are mixed.", "SRe2L 3.3")
     dtype: Literal["float16", "float32"] = key("float16", "Precision of stored logits.")
@@ -263,6 +273,9 @@ class Evaluate(Section):
     temperature_squared: bool = key(False, "Multiply KL by the squared temperature.", "SRe2L (Tiny-ImageNet)")
     optimizer: Literal["adamw", "adam", "sgd"] = key("adamw", "Optimiser of the student.", "EDC Tables 6-10")
     learning_rate: Positive = key(1e-3, "Peak learning rate.", "EDC Tables 6-10")
+    student_learning_rates: dict[str, Positive] = key(
+        {}, "Peak learning rates of single students by name; the others have learning_rate.", "EDC Tables 6-10, RDED"
+    )
     weight_decay: NotNegative = key(0.01, "Decay of weights with more than one dimension.", "EDC Tables 6-10")
     momentum: BelowOne = key(0.9, "Momentum of SGD.")
     schedule: Literal["cosine", "ssrs", "linear", "multistep", "alrs", "linear_zeta"] = key(
@@ -270,6 +283,9 @@ class Evaluate(Section):
     )
     zeta: Annotated[float, Ge(1)] = key(
         2.0, "Slows the cosine down (smoothing): 1 ends at zero, 2 at half of the peak.", "EDC 3.4, Table 3"
+    )
+    warmup_epochs: CountOrNone = key(
+        0, "First epochs in which the learning rate rises linearly from a hundredth; the schedule takes the rest.", "SRe2L", "epochs"
     )
     milestones: list[Fraction] = key([0.8, 0.9, 0.95], "Parts of the epochs after which multistep multiplies by gamma.", "EDC Table 10")
     gamma: Positive = key(0.5, "Factor of multistep and of alrs.", "EDC Table 10")

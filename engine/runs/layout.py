@@ -75,6 +75,11 @@ class Run:
         return self.folder / "supervisor.log"
 
     @property
+    def reserve(self) -> Path:
+        """Room kept on the disk while the run is at work, so that its end can be recorded when the disk is full."""
+        return self.folder / ".reserve"
+
+    @property
     def stages(self) -> Path:
         """The folder of the stages' folders."""
         return self.folder / "stages"

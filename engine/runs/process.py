@@ -1,9 +1,11 @@
 """Processes of a run: supervise a worker, start detached, ask to stop, wait for the end.
 
-As a program (`python -m engine.runs.process RUN_FOLDER [COMMAND…]`) it is the supervisor of one detached run.
+As a program (`python -m engine.runs.process RUN_FOLDER [--now] [COMMAND…]`) it is the supervisor of one detached run.
 """
 
 import contextlib
+import errno
+import functools
 import math
 import os
 import signal
@@ -11,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -21,12 +23,17 @@ from engine.files import write_json
 from engine.runs.events import last_lifecycle, number
 from engine.runs.layout import Run, open_run, read_object
 from engine.runs.liveness import Identity, host_name, identify, lock_holder, read_identity, send_signal, take_lock
+from engine.runs.queue import WAITING_SECONDS, Place, place_of
 from engine.runs.status import EXIT_STOPPED, RunStatus, run_status
 from engine.runs.text import printable
 
 GRACE_SECONDS = 60.0
 TICK_SECONDS = 0.2
+NOW = "--now"  # after the run's folder on the command line: do not wait for the device
+LINE_SECONDS = 0.5  # between two looks at the line for a device
 LAST_LINES = 40
+SUPERVISOR_PID = "EDC_SUPERVISOR_PID"  # tells a worker its supervisor, which may be gone before the worker can look for it
+RESERVE_BYTES = 256 * 1024  # kept free for the record of how a run ended, should the disk be full by then
 _MEMORY_WORDS = ("out of memory", "OutOfMemoryError", "MemoryError", "can't allocate memory", "Cannot allocate memory")
 
 
@@ -35,32 +42,40 @@ def supervise(
     command: Sequence[str] | None = None,
     on_tick: Callable[[], None] | None = None,
     grace: float = GRACE_SECONDS,
+    on_held: Callable[[], None] | None = None,
+    now: bool = False,
 ) -> int:
     """Run the worker of a run to its end and return the exit status: 0 done, 1 failed or killed, 2 wrong input, 75 stopped.
 
-    `command` replaces the worker's command line. `on_tick` is called about five times a second from this thread; what it raises
-    stops the worker with a checkpoint and is raised again afterwards. A stop request, SIGINT, SIGTERM or SIGHUP asks the worker
-    for a checkpoint; a second signal, or `grace` seconds without an end, kills it. Signals are taken in the main thread only,
-    and their handlers are put back. Raises UserError when the run is already supervised, RunError when it cannot be started.
+    `command` replaces the worker's command line. `on_held` is called once, as soon as this process holds the run. `on_tick` is called
+    about five times a second from this thread; what it raises stops the worker with a checkpoint and is raised again afterwards. A
+    stop request, SIGINT, SIGTERM or SIGHUP asks the worker for a checkpoint; a second signal, or `grace` seconds without an end, kills
+    it. Signals are taken in the main thread only, and their handlers are put back. Runs that want one device wait for each other
+    before their workers start, this one not if `now`. Raises UserError when the run is already supervised, RunError when it cannot be
+    started.
     """
     run = open_run(run_folder)
     supervisor = identify(os.getpid(), "supervisor", sys.argv)
     lock = take_lock(run.run_lock)
     if lock is None:
         raise UserError(_already_running(run))
-    with lock, _StopSignals() as signals:
+    with lock, _reserve(run), _StopSignals() as signals:
         before, _ = read_object(run.process)
         previous = read_identity((before or {}).get("worker"))
         stop = _Stop(run, signals, supervisor.started_at, grace)
         _forget_last_attempt(run, supervisor.started_at)
-        _write_process(run, supervisor, previous)
-        if not _previous_worker_ended(run, previous, stop, on_tick):
-            _write_exit(run, pid=None, returncode=EXIT_STOPPED, stop_requested=True)
-            return EXIT_STOPPED
-        return _run_worker(run, supervisor, list(command or _program("engine.stages.worker", run)), stop, on_tick)
+        with place_of(run, now=now) as place:
+            on_wait = functools.partial(_write_process, run, supervisor, previous, place)
+            on_wait()
+            if on_held is not None:
+                on_held()
+            if not (_previous_worker_ended(run, previous, stop, on_tick) and _device_reached(run, place, stop, on_tick, on_wait)):
+                _write_exit(run, pid=None, returncode=EXIT_STOPPED, stop_requested=True)
+                return EXIT_STOPPED
+            return _run_worker(run, supervisor, list(command or _program("engine.stages.worker", run)), stop, on_tick)
 
 
-def start_detached(run_folder: Path, command: Sequence[str] | None = None, timeout: float = 30.0) -> int:
+def start_detached(run_folder: Path, command: Sequence[str] | None = None, timeout: float = 30.0, now: bool = False) -> int:
     """Start a supervisor that outlives this process and its terminal; return its pid once it holds the run.
 
     Raises UserError or RunError, with the last line of its log, when it ended first or did not begin within `timeout` seconds.
@@ -68,12 +83,13 @@ def start_detached(run_folder: Path, command: Sequence[str] | None = None, timeo
     run = open_run(run_folder)
     if lock_holder(run.run_lock) is not None:
         raise UserError(_already_running(run))
-    begun = time.time()
+    with _reserve(run):  # tried here first, because a supervisor on a full disk can write no reason why it cannot begin
+        begun = time.time()
     try:
         with run.supervisor_log.open("ab") as log:
             log_start = log.tell()
             process = subprocess.Popen(
-                [*_program("engine.runs.process", run), *(command or ())],
+                [*_program("engine.runs.process", run), *([NOW] if now else []), *(command or ())],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -114,9 +130,8 @@ def request_stop(run_folder: Path, grace: float = GRACE_SECONDS) -> bool:
     standing, _ = read_object(run.stop_request)
     asked = number((standing or {}).get("t"))
     repeated = standing is not None and asked is not None and asked >= begun
-    if repeated and asked + (number(standing.get("grace")) or 0.0) <= time.time() + grace:
-        return True
-    _write_stop_request(run, grace)
+    if not repeated or asked + (number(standing.get("grace")) or 0.0) > time.time() + grace:
+        _write_stop_request(run, grace)
     supervised = lock_holder(run.run_lock) is not None
     if worker is not None and not supervised and lock_holder(run.worker_lock) is not None:
         send_signal(worker, signal.SIGTERM if grace > 0 else signal.SIGKILL, group=grace <= 0)
@@ -224,7 +239,12 @@ def _run_worker(run: Run, supervisor: Identity, command: list[str], stop: _Stop,
         with run.worker_log.open("ab") as log:
             log_start = log.tell()
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, process_group=0, env=_environment()
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                process_group=0,
+                env=_environment() | {SUPERVISOR_PID: str(os.getpid())},
             )
     except OSError as error:
         message = f"cannot start the worker {printable(command[0])}: {error.strerror or error}"
@@ -298,6 +318,29 @@ def _previous_worker_ended(run: Run, previous: Identity | None, stop: _Stop, on_
     return True
 
 
+def _device_reached(
+    run: Run, place: Place | None, stop: _Stop, on_tick: Callable[[], None] | None, on_wait: Callable[[], None]
+) -> bool:
+    """Wait until it is the run's turn on its device, calling `on_wait` now and then; False when asked to stop."""
+    ticker = _Ticker(on_tick, stop.signals)
+    looked = told = time.monotonic()
+    while place is not None and not place.granted:
+        time.sleep(TICK_SECONDS)
+        ticker.tick()
+        if ticker.error is not None:
+            _write_exit(run, pid=None, returncode=EXIT_STOPPED, stop_requested=True)
+            raise ticker.error
+        if stop.check() is not None:
+            return False
+        if time.monotonic() >= looked + LINE_SECONDS:
+            place.grant()
+            looked = time.monotonic()
+        if time.monotonic() >= told + WAITING_SECONDS:
+            on_wait()
+            told = time.monotonic()
+    return True
+
+
 def _forget_last_attempt(run: Run, started: float) -> None:
     """Remove the exit status and the stop request of an earlier attempt; a request made since the start stands."""
     request, broken = read_object(run.stop_request)
@@ -309,14 +352,35 @@ def _forget_last_attempt(run: Run, started: float) -> None:
         raise RunError(f"run {printable(run.id)}: cannot begin in its folder: {error.strerror or error}") from error
 
 
-def _write_process(run: Run, supervisor: Identity, worker: Identity | None) -> None:
+def _write_process(run: Run, supervisor: Identity, worker: Identity | None, place: Place | None = None) -> None:
     status = run.folder.stat()
     value = {
         "supervisor": supervisor.as_json(),
         "worker": worker.as_json() if worker else None,
+        "waits": None if place is None or place.granted else {**place.facts, "t": time.time()},
         "folder_inode": [status.st_dev, status.st_ino],  # a copy of this folder is not the run these processes work on
     }
     write_json(run.process, value)
+
+
+@contextlib.contextmanager
+def _reserve(run: Run) -> Iterator[None]:
+    """Keep room on the run's disk for the record of its end; raises RunError when there is none to begin with."""
+    try:
+        try:
+            run.reserve.write_bytes(b"\0" * RESERVE_BYTES)
+        except OSError as error:
+            if error.errno != errno.EFBIG:  # where files may not be as large there can still be room for small ones
+                raise RunError(f"cannot write {printable(run.reserve)}: {error.strerror or error}") from error
+        yield
+    finally:
+        give_back_reserve(run)
+
+
+def give_back_reserve(run: Run) -> None:
+    """Free the room that a run keeps on its disk for the record of its end; a second call does nothing."""
+    with contextlib.suppress(OSError):
+        run.reserve.unlink(missing_ok=True)
 
 
 def _write_exit(
@@ -338,6 +402,7 @@ def _write_exit(
         "message": message,
         "last_lines": list(lines),
     }
+    give_back_reserve(run)
     write_json(run.exit, value)
 
 
@@ -436,8 +501,9 @@ def _environment() -> dict[str, str]:
 def main() -> int:
     """Supervise the run named on the command line; errors become one line on standard error."""
     folder, *command = sys.argv[1:]
+    now = command[:1] == [NOW]
     try:
-        return supervise(Path(folder), command or None)
+        return supervise(Path(folder), command[now:] or None, now=now)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

@@ -10,6 +10,7 @@ from typing import Any
 from engine.runs.events import last_lifecycle, number
 from engine.runs.layout import Run, read_object
 from engine.runs.liveness import Identity, boot_id, lock_holder, presence, read_identity
+from engine.runs.queue import WAITING_SECONDS, words_of
 from engine.runs.text import clock, duration, printable
 
 WORDS = (
@@ -53,11 +54,12 @@ class RunStatus:
     unit: str | None = None
     rate: float | None = None
     host: str | None = None
+    orphaned: bool = False  # its worker has lost its supervisor, and stops by itself
 
     @property
     def resumable(self) -> bool:
-        """Whether a resume makes sense: nothing works on it and it is not done."""
-        return not self.alive and self.word != "done"
+        """Whether a resume makes sense: it is not done, and nothing works on it but a worker that is about to stop."""
+        return (not self.alive or self.orphaned) and self.word != "done"
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class _Evidence:
     beat: dict[str, Any] | None
     event: dict[str, Any] | None
     stop: dict[str, Any] | None
+    waits: dict[str, Any] | None  # the place in the line for a device that its supervisor stands at
     broken: str | None  # what is wrong with process.json or exit.json
 
     @property
@@ -95,6 +98,17 @@ def run_status(folder: Path, now: float | None = None) -> RunStatus:
         return _alive(found)
     ending, _ = read_object(run.exit)  # written before the lock is given back, so it may have come since
     return _gone(found) if ending is None else _ended(run, ending, now)
+
+
+def exit_status(folder: Path) -> int:
+    """Return what `edc run` would say of the run in `folder`: 0 done or still at work, 75 stopped or never begun, 2 wrong input, else 1."""
+    status = run_status(folder)
+    if status.alive or status.word == "done":
+        return 0
+    if status.word in ("stopped", "queued"):
+        return EXIT_STOPPED
+    code = (read_object(Path(folder) / "exit.json")[0] or {}).get("returncode")
+    return 2 if code == 2 and status.word == "failed" else 1
 
 
 def _ended(run: Run, ending: dict[str, Any], now: float) -> RunStatus:
@@ -147,6 +161,7 @@ def _gather(run: Run, now: float, broken: str | None) -> _Evidence:
         beat=beat,
         event=last_lifecycle(run.events),
         stop={} if stop_broken else stop,
+        waits=waits if isinstance(waits := process.get("waits"), dict) else None,
         broken=broken or process_broken,
     )
 
@@ -171,13 +186,16 @@ def _alive(found: _Evidence) -> RunStatus:
         return replace(ending, alive=True, host=host)  # its processes are about to end
     if not found.supervisor_alive and found.supervisor is not None:
         reason = f"its supervisor, pid {found.supervisor.pid}, is gone; {worker} stops by itself after a checkpoint"
-        return replace(status, word="stopping", reason=reason)
+        return replace(status, word="stopping", reason=reason, orphaned=True)
     asked = _stop_asked(found)
     if asked is not None:
         since, deadline = asked
         left = "and is about to be killed" if deadline <= now else f"and is killed in {duration(deadline - now)} if it has not"
         return replace(status, word="stopping", reason=f"was asked to stop at {clock(since, now)} {left}", since=since)
     if not found.worker_alive:
+        queued = words_of(found.waits) if found.waits else None
+        if queued is not None:
+            return replace(status, word="queued", reason=queued)
         return replace(status, word="starting", reason=f"its supervisor, pid {found.supervisor_pid}, is starting the worker")
     if found.worker and found.supervisor and found.worker.started_at < found.supervisor.started_at:
         reason = f"its supervisor, pid {found.supervisor_pid}, waits until the previous worker, pid {found.worker_pid}, has ended"
@@ -188,8 +206,9 @@ def _alive(found: _Evidence) -> RunStatus:
 def _by_heartbeat(found: _Evidence, status: RunStatus, worker: str) -> RunStatus:
     """Tell whether a living worker reports when it said it would."""
     now, beat_at = found.now, status.seen
-    if beat_at is None or beat_at < found.begun:
-        silent = now - found.begun if found.begun else 0.0
+    begun = max(found.begun, found.worker.started_at if found.worker else 0.0)  # it may have waited long for its device
+    if beat_at is None or beat_at < begun:
+        silent = now - begun if begun else 0.0
         if silent <= STARTING_SECONDS:
             return replace(status, word="starting", reason=f"{worker} is loading")
         return replace(status, word="stalled", reason=f"{worker} is alive but has not reported since its start {duration(silent)} ago")
@@ -232,11 +251,15 @@ def _on_other_host(found: _Evidence, status: RunStatus, identity: Identity) -> R
     """Judge by the heartbeat alone, for locks and pids of another host tell nothing here."""
     now, host = found.now, printable(identity.host, 60)
     seen = max(status.seen or 0.0, identity.started_at)
-    due = _next_due(found.beat, seen) if status.seen is not None and status.seen >= found.begun else found.begun + STARTING_SECONDS
+    begun = max(found.begun, identity.started_at)
+    due = _next_due(found.beat, seen) if status.seen is not None and status.seen >= found.begun else begun + STARTING_SECONDS
+    if found.waits:
+        seen = max(seen, _moment(found.waits.get("t")) or 0.0)
+        due = seen + 3 * WAITING_SECONDS
     if now > due + CLOCK_SKEW_SECONDS:
         reason = f"was running on {host}, last seen {duration(now - seen)} ago ({clock(seen, now)}); look there for its processes"
         return replace(status, word="lost", reason=reason, since=seen)
-    word = "stopping" if _stop_asked(found) else "running"
+    word = "stopping" if _stop_asked(found) else "queued" if found.waits else "running"
     return replace(status, word=word, alive=True, since=found.begun, reason=f"{word} on {host}, last seen {duration(now - seen)} ago")
 
 

@@ -1,5 +1,6 @@
 """Run folders: create, list, find and delete them."""
 
+import errno
 import os
 import secrets
 import shutil
@@ -12,25 +13,32 @@ from typing import Any
 from engine.errors import RunError, UserError
 from engine.files import write_text
 from engine.runs.layout import MARKS, Run, open_run, read_object
-from engine.runs.liveness import take_lock
+from engine.runs.liveness import FileLock, lock_holder, take_lock
 from engine.runs.status import RunStatus, run_status
 from engine.runs.text import printable
 
 __all__ = [
     "Listing",
     "Run",
+    "all_runs",
+    "begin_lock",
     "create_run",
     "delete_run",
     "find_projects_folder",
     "find_run",
+    "frozen_from",
     "latest_unfinished",
+    "list_run",
     "list_runs",
     "open_run",
     "read_run_toml",
+    "refuse_removal",
 ]
 
 _BASE32 = "23456789abcdefghijkmnpqrstuvwxyz"  # in the order of their codes; without l, o, 0 and 1, which are read for one another
-_REMOVING = ".removing-"
+_NEW, _REMOVING = ".new-", ".removing-"  # beginnings of the names of folders that are no runs yet, or no longer
+ABANDONED_SECONDS = 3600.0  # after which what a process killed while it created a run has left is removed
+BEGIN_SECONDS = 60.0  # it takes one to begin, two on a busy machine
 
 
 @dataclass(frozen=True)
@@ -59,39 +67,83 @@ def find_projects_folder(option: Path | None = None, must_exist: bool = False) -
 
 
 def create_run(projects: Path, name: str, run_toml: str) -> Run:
-    """Create the folder `<projects>/<name>/runs/<UTC second>-<4 characters>/` with run.toml in it; making it is the claim.
+    """Create the folder `<projects>/<name>/runs/<UTC second>-<4 characters>/` with run.toml in it, in one step, which is the claim.
 
     Ids sort by the time of their making, to the millisecond.
     Raises UserError for a name that cannot be a folder's, RunError when the folder cannot be written.
     """
+    runs = _runs_folder(projects, name)
+    hidden = runs / f"{_NEW}{secrets.token_hex(8)}"
+    try:
+        hidden.mkdir()
+        write_text(hidden / "run.toml", run_toml)
+        while True:
+            run_id = _new_id(time.time())
+            try:
+                hidden.rename(runs / run_id)  # which fails where a folder of this name is that holds something, as every run does
+                return Run(runs / run_id, run_id, name)
+            except OSError as error:
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                    raise
+    except OSError as error:
+        raise RunError(f"cannot create a run folder in {printable(runs)}: {error.strerror or error}") from error
+    finally:
+        for folder in [hidden, *(left for left in runs.glob(f"{_NEW}*") if _seconds_since_change(left) > ABANDONED_SECONDS)]:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _seconds_since_change(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def begin_lock(projects: Path, name: str) -> FileLock:
+    """Lock a project while its next run is chosen or created and begun, so that no two processes begin with one; waits for others.
+
+    Whoever has it releases it as soon as a supervisor holds the run. Raises as `create_run` does, and RunError when somebody keeps it.
+    """
+    path = _runs_folder(projects, name) / ".begin.lock"
+    until = time.monotonic() + BEGIN_SECONDS
+    while (lock := take_lock(path)) is None:
+        if time.monotonic() > until:
+            who = f"pid {pid}" if (pid := lock_holder(path)) else "another process"
+            raise RunError(f"project {printable(name)}: {who} has been starting a run of it for {BEGIN_SECONDS:.0f} s; end that first")
+        time.sleep(0.02)
+    return lock
+
+
+def _runs_folder(projects: Path, name: str) -> Path:
+    """Return the folder of a project's runs, made when missing."""
     if not name or name.startswith(".") or "/" in name or printable(name) != name:
         raise UserError(f"project name {printable(name)!r}: use a file name without slashes, control characters or a leading dot")
     runs = projects / name / "runs"
     try:
         runs.mkdir(parents=True, exist_ok=True)
-        while True:
-            run_id = _new_id(time.time())
-            try:
-                (runs / run_id).mkdir()
-                break
-            except FileExistsError:
-                continue
     except OSError as error:
         raise RunError(f"cannot create a run folder in {printable(runs)}: {error.strerror or error}") from error
-    run = Run(runs / run_id, run_id, name)
-    write_text(run.run_toml, run_toml)
-    return run
+    return runs
+
+
+def all_runs(projects: Path, project: str | None = None) -> list[Run]:
+    """Return the runs by their folders' names alone, newest first."""
+    names = [project] if project is not None else _folders(projects)
+    runs = [Run(projects / name / "runs" / run_id, run_id, name) for name in names for run_id in _folders(projects / name / "runs")]
+    return sorted(runs, key=lambda run: (run.id, run.project), reverse=True)
 
 
 def list_runs(projects: Path, project: str | None = None, now: float | None = None) -> list[Listing]:
     """List every run, or those of one project, newest first, with computed status; broken files are told in `problem`."""
-    listings = []
-    for run in _runs(projects, project):
-        summary, problem = read_object(run.summary)
-        if problem is None:
-            problem = _run_toml_problem(run, parse=summary is None)
-        listings.append(Listing(run, run_status(run.folder, now), summary or {}, problem))
-    return listings
+    return [list_run(run, now) for run in all_runs(projects, project)]
+
+
+def list_run(run: Run, now: float | None = None) -> Listing:
+    """Read of one run what a list shows, at `now` (unix seconds, default the present)."""
+    summary, problem = read_object(run.summary)
+    if problem is None:
+        problem = _run_toml_problem(run, parse=summary is None)
+    return Listing(run, run_status(run.folder, now), summary or {}, problem)
 
 
 def find_run(projects: Path, text: str) -> Run:
@@ -104,7 +156,7 @@ def find_run(projects: Path, text: str) -> Run:
     folder = Path(text).expanduser()
     if _is_run_folder(folder):
         return open_run(folder)
-    runs = _runs(projects)
+    runs = all_runs(projects)
     exact = [run for run in runs if run.id == text]
     name = Path(text).stem if text.endswith(".toml") else text
     of_project = [run for run in runs if run.project == name]
@@ -127,14 +179,16 @@ def latest_unfinished(projects: Path, name: str, fingerprint: str) -> Run | None
 
     The fingerprint is compared with `project_fingerprint` of the table [frozen] in run.toml.
     """
-    for run in _runs(projects, name):
-        try:
-            frozen = read_run_toml(run).get("frozen")
-        except UserError:
-            continue
-        if isinstance(frozen, dict) and frozen.get("project_fingerprint") == fingerprint and run_status(run.folder).resumable:
-            return run
-    return None
+    return next((run for run in all_runs(projects, name) if frozen_from(run, fingerprint) and run_status(run.folder).resumable), None)
+
+
+def frozen_from(run: Run, fingerprint: str) -> bool:
+    """Say whether a run was frozen from the resolved project of a fingerprint."""
+    try:
+        frozen = read_run_toml(run).get("frozen")
+    except UserError:
+        return False
+    return isinstance(frozen, dict) and frozen.get("project_fingerprint") == fingerprint
 
 
 def read_run_toml(run: Run) -> dict[str, Any]:
@@ -157,18 +211,25 @@ def read_run_toml(run: Run) -> dict[str, Any]:
     return value
 
 
+def refuse_removal(run: Run) -> None:
+    """Raise UserError when a run must not be removed: it is alive, or the folder is no run."""
+    if not _is_run_folder(run.folder) and run.folder.parent.name != "runs":
+        raise UserError(f"{printable(run.folder)} is not a run folder and stays")
+    status = run_status(run.folder)
+    if status.alive:
+        name = printable(run.id)
+        raise UserError(f"run {name} is {status.word} ({status.reason}) and stays; stop it first with `edc stop {name}`")
+
+
 def delete_run(run: Run) -> None:
     """Remove a run's folder; it leaves every list at once, by a hidden name, before its files go.
 
     Raises UserError when the run is alive or the folder is no run, RunError when the folder cannot be removed.
     """
-    if not _is_run_folder(run.folder) and run.folder.parent.name != "runs":
-        raise UserError(f"{printable(run.folder)} is not a run folder and stays")
-    status = run_status(run.folder)
-    lock = None if status.alive else take_lock(run.run_lock)  # held until the end, so that nobody starts what is being removed
+    refuse_removal(run)
+    lock = take_lock(run.run_lock)  # held until the end, so that nobody starts what is being removed
     if lock is None:
-        name = printable(run.id)
-        raise UserError(f"run {name} is {status.word} ({status.reason}) and stays; stop it first with `edc stop {name}`")
+        raise UserError(f"run {printable(run.id)} is being started, and stays; stop it first with `edc stop {printable(run.id)}`")
     with lock:
         hidden = run.folder.with_name(f"{_REMOVING}{run.folder.name}-{secrets.token_hex(3)}")
         try:
@@ -177,6 +238,8 @@ def delete_run(run: Run) -> None:
                 hidden.unlink()
             else:
                 shutil.rmtree(hidden)
+            for left in run.folder.parent.glob(f"{_REMOVING}*"):  # by removals that were killed
+                shutil.rmtree(left, ignore_errors=True)
         except OSError as error:
             raise RunError(f"cannot remove {printable(run.folder)}: {error.strerror or error}") from error
 
@@ -187,13 +250,6 @@ def _new_id(now: float) -> str:
     part = int((now - whole) * 1024)
     last = _BASE32[part // 32] + _BASE32[part % 32] + secrets.choice(_BASE32) + secrets.choice(_BASE32)
     return time.strftime("%Y%m%d-%H%M%S-", time.gmtime(whole)) + last
-
-
-def _runs(projects: Path, project: str | None = None) -> list[Run]:
-    """Return the runs by their folders' names alone, newest first."""
-    names = [project] if project is not None else _folders(projects)
-    runs = [Run(projects / name / "runs" / run_id, run_id, name) for name in names for run_id in _folders(projects / name / "runs")]
-    return sorted(runs, key=lambda run: (run.id, run.project), reverse=True)
 
 
 def _folders(folder: Path) -> Iterator[str]:

@@ -4,7 +4,7 @@ import pytest
 
 from engine.errors import UserError
 from engine.models.registry import check_model, list_models, normalisation
-from engine.project.checks import INEFFECTIVE, combination_problems, has_effect, in_use
+from engine.project.checks import INEFFECTIVE, combination_problems, has_effect, in_use, student_learning_rate
 from engine.project.resolve import method_names, resolve
 from engine.project.schema import Project, keys
 
@@ -70,6 +70,7 @@ WITHOUT_EFFECT = [
     ("flatness.reduction", "mean", {"flatness.kind": "sam"}, {"flatness.kind": "logit_ema"}),
     ("flatness.rho", 0.1, {}, {"flatness.kind": "sam"}),
     ("diversity.tau", 2.0, {}, {"diversity.weight": 1.0}),
+    ("diversity.normalise", True, {}, {"diversity.weight": 1.0}),
     ("augment.milestone", 0.5, {}, {"augment.crop_mode": "curriculum_step"}),
     ("augment.padding", 2, {}, {"augment.crop_mode": "padded"}),
     ("augment.crop_scale", [0.3, 1.0], {"augment.crop_mode": "padded"}, {"augment.crop_mode": "curriculum_linear"}),
@@ -81,6 +82,9 @@ WITHOUT_EFFECT = [
     ("rded.crops", 2, {}, {"initialise.source": "rded"}),
     ("rded.crop_scale", [0.2, 1.0], {}, {"initialise.source": "rded"}),
     ("rded.tile_order", "consecutive", {"initialise.source": "rded"}, {"initialise.source": "rded", "rded.factor": 2}),
+    ("labels.crop_scale", [0.3, 1.0], {"labels.crop_mode": "padded"}, {"labels.crop_mode": "fixed"}),
+    ("labels.padding", 2, {}, {"labels.crop_mode": "padded"}),
+    ("evaluate.student_learning_rates", {"wrn-16-2": 0.1}, {}, {"evaluate.students": ["resnet18", "wrn-16-2"]}),
     ("labels.dtype", "float32", {}, {"labels.mode": "stored"}),
     ("labels.ensemble", "norm_mean", {"evaluate.loss": "ce"}, {"evaluate.loss": "kl"}),
     ("labels.teacher_batchnorm", "train", {"evaluate.loss": "ce"}, {"evaluate.loss": "dist"}),
@@ -113,9 +117,24 @@ def test_only_what_the_user_set_can_be_without_effect():
     assert combination_problems(resolved) == []
 
 
+def test_a_learning_rate_of_a_network_that_is_no_student_is_a_slip_of_the_pen():
+    given = {"evaluate.students": ["mobilenet-v2", "wrn-16-2"], "evaluate.student_learning_rates": {"mobilnet-v2": 0.1, "wrn-16-2": 0.2}}
+    assert problems(**given) == [
+        "evaluate.student_learning_rates: mobilnet-v2 is none of evaluate.students; did you mean mobilenet-v2?"
+    ]
+    rded = {"condense.method": "rded", "evaluate.students": ["mobilenet-v2"]}
+    assert problems(**rded) == []  # its file has the rates of many
+
+
+def test_a_network_written_with_underscores_has_the_learning_rate_of_its_name():
+    project = Project.model_validate({"evaluate": {"student_learning_rates": {"swin-v2-t": 1e-4, "vit_b_16": 2e-4}}})
+    assert [student_learning_rate(project, name) for name in ("swin_v2_t", "vit-b-16", "resnet18")] == [1e-4, 2e-4, None]
+
+
 @pytest.mark.parametrize(
     ("given", "key"),
     [
+        ({"evaluate.warmup_epochs": 5, "evaluate.epochs": 5}, "evaluate.warmup_epochs"),
         ({"match.layers": "bn", "observers.synthesis": ["resnet18"]}, "match.patch_size"),
         ({"match.w_global": 0.6}, "match.w_global"),
         ({"match.w_global": 0.5, "match.w_class": 0.6}, "match.w_global"),

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from engine.project.checks import student_learning_rate
 from engine.project.resolve import COMPAT, METHODS, flatten, load_method, load_profile, method_names, resolve
 from engine.project.schema import keys
 
@@ -169,6 +170,7 @@ EXPECTED = {
             10,
             {"evaluate.learning_rate": 0.2, "evaluate.temperature_squared": True, "labels.mix": "none", "augment.flip": True},
         ),
+        ("tiny-imagenet", 10, {"evaluate.warmup_epochs": 5, "evaluate.momentum": 0.9, "labels.crop_mode": "fixed"}),
         (
             "tiny-imagenet",
             10,
@@ -177,6 +179,8 @@ EXPECTED = {
         ("cifar100", 10, {"synthesise.iterations": 1000, "synthesise.learning_rate": 0.25, "match.weight": 0.01, "labels.mode": "online"}),
         ("cifar100", 10, {"evaluate.epochs": 400, "evaluate.batch_size": 128, "evaluate.temperature": 30.0, "evaluate.optimizer": "adamw"}),
         ("cifar100", 10, {"augment.crop_mode": "none", "augment.flip": False, "augment.roll": 4, "labels.mix": "mixup"}),
+        ("cifar100", 10, {"labels.crop_mode": "padded", "labels.padding": 4, "evaluate.warmup_epochs": 0}),
+        ("imagenet-1k", 10, {"labels.crop_mode": "fixed", "evaluate.warmup_epochs": 0}),
         ("cifar100", 10, {"squeeze.epochs": 200, "squeeze.learning_rate": 0.1, "squeeze.weight_decay": 5e-4, "squeeze.batch_size": 128}),
         ("fashion-mnist", 10, {"synthesise.iterations": 1000, "evaluate.epochs": 400, "augment.roll": 4}),
     ],
@@ -194,7 +198,7 @@ EXPECTED = {
             {"evaluate.epochs": 300, "evaluate.batch_size": 128, "evaluate.temperature": 20.0, "evaluate.optimizer": "adamw"},
         ),
         ("tiny-imagenet", 10, {"evaluate.learning_rate": 1e-3, "evaluate.weight_decay": 0.01, "evaluate.temperature_squared": False}),
-        ("tiny-imagenet", 10, {"labels.mix": "cutmix", "labels.crop_scale": [0.08, 1.0]}),
+        ("tiny-imagenet", 10, {"labels.mix": "cutmix", "labels.crop_scale": [0.08, 1.0], "evaluate.warmup_epochs": 0}),
         ("imagenet-21k-p", 10, {"synthesise.iterations": 2000, "synthesise.learning_rate": 0.05, "match.weight": 0.25}),
     ],
     "rded": [
@@ -314,6 +318,25 @@ EVERYWHERE["cda"] = EVERYWHERE["sre2l"] | {
     "augment.milestone": 1.0,
     "augment.flip": True,
 }
+
+
+@pytest.mark.parametrize(
+    ("method", "dataset", "rates"),
+    [
+        ("rded", "imagenet-1k", {"efficientnet-b0": 2e-3, "mobilenet-v2": 2.5e-3, "alexnet": 1e-4, "vit-b-16": 1e-4, "swin_v2_t": 1e-4}),
+        ("rded", "imagenet-1k", {"vgg11": 5e-4, "resnet18": 1e-3, "resnet101": 1e-3}),
+        ("rded", "cifar10", {"mobilenet-v2": 2.5e-3, "convnet-w128": 1e-3}),
+        ("edc", "imagenet-1k", {"swin-tiny": 1e-4, "resnet18": 1e-3, "deit-tiny": 1e-3}),
+        ("edc", "cifar10", {"mobilenet-v2": 1e-3}),
+        ("random", "imagenet-1k", {"swin-tiny": 1e-4}),
+        ("sre2l", "imagenet-1k", {"mobilenet-v2": 1e-3}),
+    ],
+)
+def test_students_have_the_learning_rates_that_the_papers_gave_them(method, dataset, rates):
+    resolved, problems = resolve({"dataset.name": dataset, "condense.method": method}, resolution=DATASETS[dataset])
+    assert problems == []
+    project = resolved.project
+    assert {name: student_learning_rate(project, name) or project.evaluate.learning_rate for name in rates} == rates
 
 
 @pytest.mark.parametrize(("method", "dataset", "ipc", "expected"), [(name, *row) for name, rows in EXPECTED.items() for row in rows])

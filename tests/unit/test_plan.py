@@ -7,7 +7,9 @@ import pytest
 
 from engine.data.sources import ClassIndex, Source
 from engine.errors import UserError
-from engine.project.plan import STAGES, batch_count, make_plan, steps_an_epoch
+from engine.files import digest
+from engine.project.checks import has_effect
+from engine.project.plan import NEUTRAL, STAGES, VERSIONS, batch_count, make_plan, steps_an_epoch
 from engine.project.resolve import method_names, resolve, validate
 from engine.project.schema import keys
 
@@ -74,6 +76,7 @@ TOUCHES = {
     "condense.ipc": (5, {}, "IiYLlEe"),
     "condense.seed": (1, {}, "IYLE"),
     "condense.compat": ("edc-head", {}, ""),
+    "condense.published": (["table-1/edc"], {}, ""),  # it says what is shown beside the result
     "observers.synthesis": (["resnet18", "wrn-16-2"], {}, "QSYLE"),
     "observers.labels": (["resnet18", "wrn-16-2"], {}, "Q" + SOFT),
     "observers.rotation": ("all", {}, OPTIMISED),
@@ -123,6 +126,7 @@ TOUCHES = {
     "flatness.rho": (0.1, {"flatness.kind": "sam"}, OPTIMISED),
     "diversity.weight": (1.0, {}, OPTIMISED),
     "diversity.tau": (2.0, {"diversity.weight": 1.0}, OPTIMISED),
+    "diversity.normalise": (True, {"diversity.weight": 1.0}, OPTIMISED),
     "prior.tv": (1e-4, {}, OPTIMISED),
     "prior.l2": (1e-5, {}, OPTIMISED),
     "augment.crop_mode": ("padded", {}, OPTIMISED),
@@ -145,7 +149,9 @@ TOUCHES = {
     "save.quantise": ("truncate", {}, OPTIMISED),
     "labels.mode": ("online", {}, SOFT),
     "labels.ensemble": ("norm_mean", {}, SOFT),
+    "labels.crop_mode": ("padded", {}, SOFT),
     "labels.crop_scale": ([0.08, 1.0], {}, SOFT),
+    "labels.padding": (2, {"labels.crop_mode": "padded"}, SOFT),
     "labels.flip": (False, {}, SOFT),
     "labels.mix": ("mixup", {}, SOFT),
     "labels.dtype": ("float32", {}, SOFT),
@@ -161,10 +167,12 @@ TOUCHES = {
     "evaluate.temperature_squared": (True, {"evaluate.loss": "kl"}, "Ee"),
     "evaluate.optimizer": ("adam", {}, "EeF"),
     "evaluate.learning_rate": (0.5, {}, "EeF"),
+    "evaluate.student_learning_rates": ({"convnet-w32": 0.5}, {}, "EeF"),
     "evaluate.weight_decay": (0.5, {}, "EeF"),
     "evaluate.momentum": (0.5, {"evaluate.optimizer": "sgd"}, "EeF"),
     "evaluate.schedule": ("linear", {}, "Ee"),
     "evaluate.zeta": (1.5, {}, "Ee"),
+    "evaluate.warmup_epochs": (2, {}, "Ee"),
     "evaluate.milestones": ([0.5], {"evaluate.schedule": "multistep"}, "Ee"),
     "evaluate.gamma": (0.1, {"evaluate.schedule": "multistep"}, "Ee"),
     "evaluate.randaugment": (False, {}, SOFT),
@@ -246,10 +254,32 @@ class TestWhatEachKeyTouches:
             ("evaluate.momentum", 0.5, {}),
             ("evaluate.ce_weight", 0.1, {"evaluate.loss": "kl"}),
             ("evaluate.ema_batchnorm", "ema", {"evaluate.ema": 0.0}),
+            ("labels.padding", 2, {}),
+            ("labels.crop_scale", [0.08, 1.0], {"labels.crop_mode": "padded"}),
+            ("evaluate.student_learning_rates", {"convnet-w128": 0.5, "convnet-w32": 1e-3}, {}),
         ],
     )
-    def test_a_key_of_evaluate_without_effect_touches_nothing(self, name, value, idle):
+    def test_a_key_of_labels_or_evaluate_without_effect_touches_nothing(self, name, value, idle):
         assert changed(plan_of(idle), plan_of(idle | {name: value})) == ""
+
+    def test_a_key_that_came_later_touches_nothing_at_the_value_that_was_meant_before(self):
+        """What was computed when the key was not there yet is found again."""
+        plan = plan_of({"diversity.weight": 1.0})
+        for step in plan.steps:
+            settings = {name: value for name, value in step.settings.items() if name not in NEUTRAL}
+            inputs = {role: [plan.step(step_id).fingerprint for step_id in ids] for role, ids in step.inputs.items()}
+            known = {"stage": step.stage, "version": VERSIONS[step.stage], "settings": settings, "inputs": inputs}
+            assert step.fingerprint == digest(known)
+        for name, value in NEUTRAL.items():
+            assert value == (keys()[name].default if has_effect(plan.project, name) else None), name
+
+    def test_one_students_learning_rate_touches_that_student_alone(self):
+        two = {"evaluate.students": ["convnet-w32", "convnet-d1"]}
+        before, after = plan_of(two), plan_of(two | {"evaluate.student_learning_rates": {"convnet-d1": 0.5}})
+        new = [step for step in after.steps if step not in before.steps]
+        assert {step.settings["student"] for step in new} == {"convnet-d1"}
+        assert {step.settings["evaluate.learning_rate"] for step in new} == {0.5}
+        assert {step.stage for step in new} == {"evaluate"} and {step.settings["set"] for step in new} == {"condensed", "random", "full"}
 
     def test_keys_that_two_stages_share_are_in_both(self):
         """Stored labels belong to the views, so both see what draws them; a student sees no key of the observers' training."""
@@ -310,6 +340,21 @@ class TestOrder:
         assert plan_of(until="initialise").condensed is None
         assert plan_of(until="synthesise").condensed.id == "synthesise/condensed"
 
+    @pytest.mark.parametrize("until", ["statistics", "initialise", "synthesise"])
+    def test_observers_that_only_label_are_not_trained_for_a_plan_that_ends_before_labels(self, until):
+        for mode in ("stored", "online"):
+            given = {"observers.labels": ["resnet18", "wrn-16-2"], "labels.mode": mode}
+            trained = [step.name for step in plan_of(given, until=until).steps if step.stage == "squeeze"]
+            assert trained == ["resnet18"]
+            assert {step.name for step in plan_of(given, until="squeeze").steps} == {"resnet18", "wrn-16-2"}
+            assert {step.name for step in plan_of(given).steps if step.stage == "squeeze"} == {"resnet18", "wrn-16-2"}
+
+    def test_labels_stored_early_ask_all_observers_that_label(self):
+        given = {"observers.labels": ["wrn-16-2"]}
+        assert [step.name for step in plan_of(given, until="relabel").steps if step.stage == "squeeze"] == ["resnet18", "wrn-16-2"]
+        online = plan_of(given | {"labels.mode": "online"}, until="relabel")
+        assert [step.name for step in online.steps if step.stage == "squeeze"] == ["resnet18"]
+
     def test_a_plan_that_ends_early_shares_its_steps_with_the_whole(self):
         whole = {step.id: step.fingerprint for step in plan_of().steps}
         early = {step.id: step.fingerprint for step in plan_of(until="synthesise").steps}
@@ -345,6 +390,7 @@ class TestSharing:
             "observers.labels": ["resnet18"],
             "labels.mode": "online",
             "labels.ensemble": "mean",
+            "labels.crop_mode": "fixed",
             "labels.crop_scale": [0.5, 1.0],
             "labels.mix": "cutmix",
             "evaluate.controls": ["random", "full"],
@@ -403,6 +449,15 @@ class TestCost:
         """30 images: batches of 20 leave one of 10; statistics batches of 7 leave one of 2; batches of 8 leave 6, which are 4 and 2."""
         cost = self.cost("synthesise/condensed", {"batch.size": size, "batch.statistics": statistics, "synthesise.iterations": 9})
         assert cost == {"images": 30, "iterations": 9 * batches, "bytes": 30 * 3072}
+
+    def test_batches_of_one_image_of_each_class_hold_no_more_than_there_are_classes(self):
+        """3 classes of 10 images: ten batches of three, or each of them cut into two and one."""
+        given = {"batch.order": "one_per_class", "synthesise.iterations": 9}
+        plans = [plan_of(given | {"batch.size": size}) for size in (0, 3, 100)]
+        assert {plan.step("synthesise/condensed").cost["iterations"] for plan in plans} == {90}
+        assert {plan.step("synthesise/condensed").settings["batch.size"] for plan in plans} == {3}
+        assert len({plan.fingerprint for plan in plans}) == 1
+        assert self.cost("synthesise/condensed", given | {"batch.size": 2})["iterations"] == 180
 
     @pytest.mark.parametrize("images", [1, 10, 29, 30, 31])
     def test_batches_are_counted_as_they_are_cut(self, images):

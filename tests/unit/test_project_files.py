@@ -205,6 +205,7 @@ class TestOverrides:
             ("evaluate.students=[resnet18,wrn-16-2]", ["resnet18", "wrn-16-2"]),
             ('evaluate.students=["resnet18"]', ["resnet18"]),
             ("labels.crop_scale=0.5,1", [0.5, 1]),
+            ('evaluate.student_learning_rates={resnet18=1e-3, "shufflenet-v2-0.5"=2e-3}', {"resnet18": 1e-3, "shufflenet-v2-0.5": 2e-3}),
             ("match.weight=many", "many"),
         ],
     )
@@ -221,6 +222,47 @@ class TestOverrides:
 
     def test_the_last_one_wins(self, project):
         assert load_project(project(WHOLE), ["evaluate.zeta=2", "evaluate.zeta=3"]).project.evaluate.zeta == 3.0
+
+
+class TestTheDatasetsRoot:
+    """A relative one is meant from the project file's folder; the run then finds its images wherever it is resumed from."""
+
+    @pytest.mark.parametrize(
+        ("written", "expected"),
+        [
+            ("/data/flowers", "/data/flowers"),
+            ("flowers", "{file}/flowers"),
+            ("../flowers", "{file}/../flowers"),
+            ("~/flowers", "{home}/flowers"),
+            ("~nobody-of-this-name/flowers", "{file}/~nobody-of-this-name/flowers"),
+        ],
+    )
+    def test_of_a_file_is_meant_from_its_folder(self, tmp_path, monkeypatch, written, expected):
+        (tmp_path / "projects").mkdir()
+        (tmp_path / "projects" / "p.toml").write_text(f"[dataset]\nname = 'folder'\nroot = '{written}'\n")
+        monkeypatch.setenv("HOME", str(tmp_path / "home"))
+        for working in (tmp_path, tmp_path / "projects"):
+            monkeypatch.chdir(working)
+            for path in (tmp_path / "projects" / "p.toml", Path(os.path.relpath(tmp_path / "projects" / "p.toml"))):
+                places = {"file": tmp_path / "projects", "home": tmp_path / "home"}
+                assert load_project(path).project.dataset.root == expected.format(**places)
+
+    def test_of_the_command_line_is_meant_from_the_working_folder(self, tmp_path, monkeypatch):
+        (tmp_path / "p.toml").write_text("[dataset]\nname = 'folder'\nroot = 'a'\n")
+        (tmp_path / "here").mkdir()
+        monkeypatch.chdir(tmp_path / "here")
+        loaded = load_project(tmp_path / "p.toml", ["dataset.root=b"])
+        assert loaded.project.dataset.root == str(tmp_path / "here" / "b")
+        assert loaded.origins["dataset.root"] == "--set"
+
+    @pytest.mark.parametrize("line", ["", "root = 3\n", "root = ''\n"])
+    def test_of_another_kind_is_left_to_the_schema(self, tmp_path, line):
+        (tmp_path / "p.toml").write_text(f"[dataset]\nname = 'digits'\n{line}")
+        if "3" in line:
+            with pytest.raises(UserError, match=r"p.toml:3: dataset.root"):
+                load_project(tmp_path / "p.toml")
+        else:
+            assert not load_project(tmp_path / "p.toml").project.dataset.root
 
 
 class TestEditing:
@@ -312,7 +354,8 @@ def assert_only(name, before, after, *, existed, removed):
     if existed:
         first = line_of(before, name) - 1
         following = [number - 1 for number, _ in statements(before) if number - 1 > first]
-        own, rest = old[first : following[0] if following else len(old)], old[following[0] :] if following else []
+        own = old[first : following[0] if following else len(old)]
+        rest = old[following[0] :] if following else [""] * removed  # the line break before a last line stays when that goes
         assert new[:first] == old[:first]
         assert new[first + (0 if removed else 1) :] == rest
         if not removed:

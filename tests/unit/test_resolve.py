@@ -105,6 +105,23 @@ weight = 3.0
     assert seen("cifar10", 1, 32) == (3.0, 10.0, 4)
 
 
+def test_a_learning_rate_for_all_students_takes_away_what_was_said_before_of_single_ones(files):
+    rates, name = {"resnet50": 0.2}, "evaluate.student_learning_rates"
+    files(
+        base='[set.evaluate]\nlearning_rate = 0.1\nstudent_learning_rates = {resnet50 = 0.2}\n',
+        m='extends = "base"\n[[when]]\ndataset = ["cifar10"]\n[when.set.evaluate]\nlearning_rate = 0.3\n',
+        compat={"edc-head": '[[when]]\nipc = [1, 1]\n[when.set.evaluate]\nlearning_rate = 0.4\n'},
+    )
+    assert values_of()[0][name] == rates
+    assert values_of(dataset__name="cifar10")[0][name] == {}
+    assert values_of(condense__compat="edc-head")[0][name] == rates
+    assert values_of(condense__compat="edc-head", condense__ipc=1)[0][name] == {}
+    values, resolved = values_of(evaluate__learning_rate=0.5)
+    assert (values[name], resolved.origins[name], resolved.method_values[name]) == ({}, "default", rates)
+    both = {"evaluate__learning_rate": 0.5, "evaluate__student_learning_rates": {"resnet50": 0.6}}
+    assert values_of(**both)[0][name] == {"resnet50": 0.6}
+
+
 def test_a_method_extends_another_and_overrides_even_its_conditions(files):
     files(
         base='[set.match]\nweight = 1.0\n[[when]]\ndataset = ["digits"]\n[when.set.match]\nweight = 2.0\nfirst_multiplier = 2.0\n',

@@ -1,6 +1,7 @@
 """The stage cache: finished steps are shared, damaged ones are not, and no two processes compute the same one at once."""
 
 import errno
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -11,6 +12,7 @@ import pytest
 
 from engine.errors import RunError, Stopped
 from engine.project.plan import Step
+from engine.runs.layout import Run
 from engine.stages import cache as stage_cache
 
 STEP = Step("squeeze", "resnet18", {"squeeze.epochs": 3}, {}, "f" * 32, {})
@@ -76,8 +78,9 @@ class TestSharing:
         assert done["result"] == {"top1": 50.0}
         second = tmp_path / "runs" / "second"
         files = sorted(path.relative_to(second).as_posix() for path in second.rglob("*") if path.is_file())
-        assert files == ["done.json", "observer.safetensors", "png/0_cat/0.png"]
+        assert files == [stage_cache.REUSED, "done.json", "observer.safetensors", "png/0_cat/0.png"]
         assert stage_cache.finished(tmp_path / "runs" / "second", STEP) == done
+        assert stage_cache.was_reused(second) and not stage_cache.was_reused(tmp_path / "first")
 
     def test_it_costs_no_second_copy(self, cache, tmp_path):
         stage_cache.reuse(tmp_path / "second", STEP, cache)
@@ -102,6 +105,24 @@ class TestSharing:
         with pytest.raises(RunError, match="cannot write .*second: No space left"):
             stage_cache.reuse(tmp_path / "runs" / "second", STEP, cache)
         assert list((tmp_path / "runs").iterdir()) == []
+
+    def test_what_killed_processes_have_left_beside_a_step_is_removed(self, cache, tmp_path):
+        for name in (".second.0123abcd.tmp", ".second.0123abcd.old", ".secondary.0123abcd.tmp"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "file").touch()
+        stage_cache.reuse(tmp_path / "second", STEP, cache)
+        assert [path.name for path in tmp_path.glob(".*")] == [".secondary.0123abcd.tmp"]
+
+    def test_a_step_cleaned_out_of_the_cache_while_it_is_linked_is_computed_instead(self, cache, tmp_path, monkeypatch):
+        link = Path.hardlink_to
+
+        def clean_first(self, target):
+            if self.name == "done.json":
+                shutil.rmtree(cache)
+            link(self, target)
+
+        monkeypatch.setattr(Path, "hardlink_to", clean_first)
+        assert stage_cache.reuse(tmp_path / "second", STEP, cache) is None
 
     def test_a_step_that_is_not_there_is_not_reused(self, tmp_path):
         assert stage_cache.reuse(tmp_path / "second", STEP, tmp_path / "cache") is None
@@ -247,3 +268,9 @@ def test_a_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
 
 def test_the_cache_lies_in_the_projects_folder(tmp_path):
     assert stage_cache.cache_folder(tmp_path) == tmp_path / ".cache"
+    assert stage_cache.cache_of_run(Run(tmp_path / "foo" / "runs" / "1", "1", "foo")) == tmp_path / ".cache"
+
+
+@pytest.mark.parametrize("folder", ["/copy", "/mnt/usb/copies/1"])
+def test_a_run_that_was_copied_elsewhere_keeps_its_cache_to_itself(folder):
+    assert stage_cache.cache_of_run(Run(Path(folder), "1", "foo")) == Path(folder) / ".cache"

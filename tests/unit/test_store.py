@@ -2,6 +2,8 @@
 
 import json
 import multiprocessing
+import os
+import select
 import subprocess
 import sys
 import time
@@ -13,6 +15,8 @@ from engine.errors import RunError, UserError
 from engine.runs.liveness import take_lock
 from engine.runs.store import (
     Run,
+    all_runs,
+    begin_lock,
     create_run,
     delete_run,
     find_projects_folder,
@@ -89,10 +93,56 @@ class TestCreating:
         assert printable(caught.value) == str(caught.value)
         assert list(tmp_path.iterdir()) == []
 
+    def test_it_is_never_seen_without_its_frozen_project(self, tmp_path, monkeypatch):
+        runs, seen = tmp_path / "foo" / "runs", []
+
+        def looking(path, text):
+            seen.extend(all_runs(tmp_path))
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("engine.runs.store.write_text", looking)
+        with pytest.raises(KeyboardInterrupt):
+            create_run(tmp_path, "foo", TOML)
+        assert (seen, list(runs.iterdir())) == ([], [])
+
+    def test_what_a_killed_process_had_begun_to_create_is_removed_after_an_hour(self, tmp_path):
+        runs = tmp_path / "foo" / "runs"
+        for name in ("old", "new"):
+            (runs / f".new-{name}").mkdir(parents=True)
+        os.utime(runs / ".new-old", (0, time.time() - 4000))
+        create_run(tmp_path, "foo", TOML)
+        assert [path.name for path in runs.glob(".*")] == [".new-new"]
+
     def test_a_file_in_the_way_is_one_clear_error(self, tmp_path):
         (tmp_path / "foo").write_text("")
         with pytest.raises(RunError, match="cannot create a run folder"):
             create_run(tmp_path, "foo", TOML)
+
+
+class TestBeginning:
+    def test_one_process_at_a_time_begins_with_a_project(self, tmp_path):
+        code = (
+            "import pathlib, sys; from engine.runs.store import begin_lock\n"
+            "with begin_lock(pathlib.Path(sys.argv[1]), 'foo'): print('begins', flush=True); sys.stdin.read()"
+        )
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+        streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "env": environment}
+        processes = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], **streams) for _ in range(2)]
+        ready, _, _ = select.select([process.stdout for process in processes], [], [], 20)
+        assert len(ready) == 1
+        assert not select.select([process.stdout for process in processes if process.stdout is not ready[0]], [], [], 0.3)[0]
+        assert sorted(process.communicate()[0] for process in processes) == [b"begins\n"] * 2
+        with begin_lock(tmp_path, "foo"), begin_lock(tmp_path, "bar"):
+            assert list_runs(tmp_path) == []
+
+    def test_somebody_who_keeps_others_from_it_is_named(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("engine.runs.store.BEGIN_SECONDS", 0.1)
+        with begin_lock(tmp_path, "foo"), pytest.raises(RunError, match=f"foo: pid {os.getpid()} has been starting a run of it"):
+            begin_lock(tmp_path, "foo")
+
+    def test_a_project_whose_name_cannot_be_a_folders_is_refused(self, tmp_path):
+        with pytest.raises(UserError, match="project name"):
+            begin_lock(tmp_path, "../x")
 
 
 class TestListing:
@@ -230,6 +280,12 @@ class TestDeleting:
         (run.stage_folder(1, "squeeze", "resnet18") / "x").write_text("x")
         delete_run(run)
         assert list((tmp_path / "foo" / "runs").iterdir()) == []
+
+    def test_what_killed_removals_have_left_goes_with_the_next(self, tmp_path):
+        run = make_run(tmp_path, "foo", "20260101-000000-aaaa", exit=DONE)
+        (run.folder.parent / ".removing-20260101-000001-aaaa-012345").mkdir()
+        delete_run(run)
+        assert list(run.folder.parent.iterdir()) == []
 
     def test_a_run_that_is_alive_stays(self, tmp_path):
         run = make_run(tmp_path, "foo", "20260101-000000-aaaa")
