@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint setup clean bench-methods
+.PHONY: demo test lint setup clean bench-methods bench-terminal bench-startup
 
 demo: $(READY)  ## condense a real dataset end to end in about a minute
 	$(VENV)/bin/edc run projects/quickstart.toml
@@ -19,6 +19,12 @@ setup: $(READY)
 
 bench-methods: $(READY)  ## every method and CONFIG A to G on Fashion-MNIST, hours on two cores; ARGS="--iterations 200", ARGS="--help"
 	$(VENV)/bin/python tests/bench/compare_methods.py $(ARGS)
+
+bench-terminal: $(READY)  ## bytes a second to the terminal, first picture, memory and processor time of the app's screens, three minutes
+	$(VENV)/bin/python tests/bench/bytes_per_second.py $(ARGS)
+
+bench-startup: $(READY)  ## how soon edc answers: 200 runs listed, `edc list` and `edc show` from a fresh process, half a minute
+	$(VENV)/bin/python tests/bench/startup.py $(ARGS)
 
 # Made anew whenever the dependencies change.
 $(READY): pyproject.toml

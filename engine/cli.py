@@ -195,7 +195,8 @@ def show(context: typer.Context, run: RunArgument, as_json: JsonOption = False, 
 def tail(context: typer.Context, run: RunArgument, as_json: JsonOption = False, projects: ProjectsOption = None) -> None:
     """Watch a run until it ends.
 
-    The exit status is the run's, as `edc run` gives it. Ctrl-C ends the watching, not the run. With --json, each event and each line of metrics is a JSON object on a line of its own.
+    The exit status is the run's, as `edc run` gives it. Ctrl-C ends the watching, not the run.
+    With --json, each event and each line of metrics is a JSON object on a line of its own.
 
     \b
     Examples:

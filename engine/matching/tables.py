@@ -165,6 +165,15 @@ class TableAccumulator:
             counts=self.counts.clone(),
         )
 
+    def state(self) -> tuple[dict[str, Tensor], list[dict[str, object]]]:
+        """Return what has been collected, for `restore`: tensors, and the segments as JSON values; after the first `add` only."""
+        return {"sums": self._sums, "counts": self.counts}, [asdict(segment) for segment in self.segments]
+
+    def restore(self, tensors: dict[str, Tensor], segments: list[dict[str, object]]) -> None:
+        """Go on from what `state` returned of an accumulator over the same model and classes."""
+        self.segments = tuple(Segment(**segment) for segment in segments)
+        self._sums, self.counts = tensors["sums"].to(self.counts.device), tensors["counts"].to(self.counts.device)
+
     def _segments(self) -> tuple[Segment, ...]:
         """Describe the columns of the first forward pass's moments."""
         segments = []

@@ -59,7 +59,7 @@ def read_text(path: Path) -> str:
 
 
 def load_project(
-    path: Path,
+    path: Path | str,
     overrides: list[str] | None = None,
     *,
     resolution: int | None = None,
@@ -74,6 +74,7 @@ def load_project(
     them a file that describes a sweep is refused.
     Raises UserError with one line for each problem, naming file, line and key (or the override).
     """
+    path = Path(path)  # of the public API, where one types a text
     values, text = read_values(path)
     of_sweep = [name for name in values if name.partition(".")[0] == "sweep"]
     if of_sweep and swept is None:

@@ -23,6 +23,7 @@ from engine.files import write_json
 from engine.runs.events import last_lifecycle, number
 from engine.runs.layout import Run, open_run, read_object
 from engine.runs.liveness import Identity, host_name, identify, lock_holder, read_identity, send_signal, take_lock
+from engine.runs.memory import memory_kill_count
 from engine.runs.queue import WAITING_SECONDS, Place, place_of
 from engine.runs.status import EXIT_STOPPED, RunStatus, run_status
 from engine.runs.text import printable
@@ -441,42 +442,6 @@ def _last_lines(log: Path, start: int) -> list[str]:
     except OSError:
         return []
     return [line[:2000] for line in lines if line.strip()][-LAST_LINES:]
-
-
-def memory_kill_count(root: Path = Path("/")) -> int:
-    """Return how often the kernel has killed for want of memory in this process's control group, else on this machine.
-
-    `root` is where /proc and /sys are looked for. Returns 0 where the kernel does not say.
-    """
-    groups = _read(root / "proc/self/cgroup").splitlines()
-    for line in groups:
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if controllers == "":
-            text = _read(root / "sys/fs/cgroup" / path.lstrip("/") / "memory.events")
-        elif "memory" in controllers.split(","):
-            text = _read(root / "sys/fs/cgroup/memory" / path.lstrip("/") / "memory.oom_control")
-        else:
-            continue
-        count = _oom_kills(text)
-        if count is not None:
-            return count
-    return _oom_kills(_read(root / "proc/vmstat")) or 0
-
-
-def _oom_kills(text: str) -> int | None:
-    for line in text.splitlines():
-        name, _, value = line.partition(" ")
-        if name == "oom_kill" and value.strip().isdigit():
-            return int(value)
-    return None
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""
 
 
 def _kill_group(pgid: int) -> None:

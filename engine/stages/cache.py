@@ -4,6 +4,7 @@
 """
 
 import errno
+import glob
 import os
 import secrets
 import shutil
@@ -16,14 +17,21 @@ from typing import Any, TextIO
 from engine.errors import RunError, Stopped
 from engine.files import digest_file, read_json, write_json
 from engine.project.plan import Step
+from engine.runs.layout import Run
 
 CACHE = ".cache"
+REUSED = ".reused"  # marks a run's folder of a step that came from the cache
 NEVER_SHARED = ("checkpoint", "progress.json", ".")  # beginnings of names that belong to unfinished work
 
 
 def cache_folder(projects: Path) -> Path:
     """Return the cache of a projects folder."""
     return projects / CACHE
+
+
+def cache_of_run(run: Run) -> Path:
+    """Return the cache that a run shares with others; a run copied away from its projects folder has one of its own, inside."""
+    return cache_folder(run.folder.parents[2] if run.folder.parent.name == "runs" else run.folder)
 
 
 def finished(folder: Path, step: Step, *, thorough: bool = True) -> dict[str, Any] | None:
@@ -66,13 +74,19 @@ def write_done(folder: Path, step: Step, result: dict[str, Any], *, seconds: flo
     return done
 
 
-def link_folder(source: Path, target: Path, names: list[str]) -> None:
+def link_folder(source: Path, target: Path, names: list[str], mark: str | None = None) -> None:
     """Make `target` hold the files `names` of `source` as hard links (copies where links are impossible), in one step.
 
-    A `target` that is there already is replaced. Raises RunError naming the folder when it cannot be written.
+    With `mark`, also an empty file of that name. A `target` that is there already is replaced, and what processes killed on the way to
+    this target have left is removed: whoever calls this is the only one at work on it. Raises RunError naming the folder when it
+    cannot be written.
     """
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
+        remove_abandoned(target)
+        temporary.mkdir(parents=True)
+        if mark:
+            (temporary / mark).touch()
         for name in names:
             (temporary / name).parent.mkdir(parents=True, exist_ok=True)
             _link(source / name, temporary / name)
@@ -87,6 +101,13 @@ def link_folder(source: Path, target: Path, names: list[str]) -> None:
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise RunError(f"cannot write {target}: {error.strerror or error}") from error
+
+
+def remove_abandoned(target: Path) -> None:
+    """Remove what processes killed within `link_folder` have left beside its target; the caller is the only one at work on it."""
+    for ending in ("tmp", "old"):
+        for folder in target.parent.glob(f".{glob.escape(target.name)}.????????.{ending}"):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _link(source: Path, target: Path) -> None:
@@ -112,8 +133,18 @@ def reuse(folder: Path, step: Step, cache: Path) -> dict[str, Any] | None:
     source = cache / step.stage / step.fingerprint
     done = finished(source, step)
     if done is not None:
-        link_folder(source, folder, [*done["files"], "done.json"])
+        try:
+            link_folder(source, folder, [*done["files"], "done.json"], mark=REUSED)
+        except RunError:
+            if finished(source, step, thorough=False) is not None:
+                raise
+            return None  # cleaned out of the cache meanwhile
     return done
+
+
+def was_reused(folder: Path) -> bool:
+    """Say whether a finished step in a run's folder came from the cache."""
+    return (folder / REUSED).exists()
 
 
 @contextmanager

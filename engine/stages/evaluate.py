@@ -94,9 +94,10 @@ class _Student:
                 f"evaluate.ema lowered from {settings['evaluate.ema']} to {self.momentum:.4f}: there are only {self.updates} updates"
             )
         self.average = copy.deepcopy(self.model) if settings["evaluate.ema"] else None
-        self.factors = schedules.of_project(
+        warm_up = schedules.warm_up(settings["evaluate.warmup_epochs"])
+        self.factors = warm_up + schedules.of_project(
             settings["evaluate.schedule"],
-            self.epochs,
+            self.epochs - len(warm_up),
             zeta=settings["evaluate.zeta"],
             milestones=settings["evaluate.milestones"],
             gamma=settings["evaluate.gamma"],

@@ -1,21 +1,26 @@
 """Runs a plan: takes finished steps from the run or the cache, computes the others, and keeps the summary true."""
 
+import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from engine.errors import RunError
+from engine.errors import RunError, Stopped
 from engine.files import write_text
 from engine.project.plan import Plan, Step
 from engine.runs.events import EventLog, MetricsWriter
-from engine.runs.layout import Run
+from engine.runs.layout import Run, read_object
 from engine.stages import cache as stage_cache
 from engine.stages.summary import Summary
 
 if TYPE_CHECKING:
     from engine.stages.inputs import Inputs
+
+BEGUN = ".fingerprint"  # in the folder of a step at work: for which fingerprint it was begun
+WORKED = ".seconds"  # what the attempts up to the checkpoint have taken that the next one goes on from
 
 
 class Pipeline:
@@ -43,7 +48,8 @@ class Pipeline:
 
         Raises Stopped when asked to stop, RunError when a step fails; the summary tells what is finished either way.
         """
-        self.summary.write("running")
+        if read_object(self.run.summary)[0] is None:  # what an earlier attempt has found stays to be seen until there is more
+            self.summary.write("running")
         for step in self.plan.steps:
             self._bring(step)
         self.summary.write("done")
@@ -57,7 +63,7 @@ class Pipeline:
         folder = self.folder(step)
         done = stage_cache.finished(folder, step)
         if done is not None:
-            self.summary.finished(step, done)
+            self._take_up(step, folder, done)
             return
         if not self.fresh and self._reuse(step, folder):
             return
@@ -67,6 +73,16 @@ class Pipeline:
             if not self.fresh and self._reuse(step, folder):  # the other run may have finished it while this one waited
                 return
             self._compute(step, folder)
+
+    def _take_up(self, step: Step, folder: Path, done: dict[str, Any]) -> None:
+        """Count a step that an earlier attempt has finished, and do what a kill right after its end may have left undone."""
+        if (folder / BEGUN).exists():
+            self._say_finished(step, done)
+            self._remove_leftovers(folder)
+        if not (self.cache / step.stage / step.fingerprint / "done.json").exists():
+            with suppress(Stopped, RunError), stage_cache.claimed(step, self.cache, stop_wanted=lambda: True, on_wait=lambda: None):
+                stage_cache.publish(folder, step, done, self.cache)
+        self.summary.finished(step, done, reused=stage_cache.was_reused(folder))
 
     def _reuse(self, step: Step, folder: Path) -> bool:
         """Link the step from the cache if it is there."""
@@ -91,8 +107,8 @@ class Pipeline:
 
         inputs = self._inputs_for(step)
         reset_peak_memory(self.plan.device)
-        worked = folder / ".seconds"  # of the attempts up to the checkpoint that this one goes on from
-        before = float(worked.read_text()) if worked.exists() else 0.0
+        worked = folder / WORKED
+        before = _seconds_in(worked)
         started = time.monotonic()
         with MetricsWriter(folder / "metrics.jsonl") as metrics:
             report = Report(
@@ -109,29 +125,32 @@ class Pipeline:
                 raise RunError(f"{step.id}: {error.filename or folder}: {error.strerror or error}") from error
         seconds = before + time.monotonic() - started
         done = stage_cache.write_done(folder, step, result, seconds=seconds, peak_memory_bytes=peak_memory_bytes(self.plan.device))
+        self._say_finished(step, done)
         self._remove_leftovers(folder)  # not before: a full disk must not cost the last checkpoint as well
         stage_cache.publish(folder, step, done, self.cache)
-        self.events.append(
-            "stage_finished", stage=step.stage, step=step.name, seconds=done["seconds"], peak_memory_bytes=done["peak_memory_bytes"]
-        )
-        self.summary.finished(step, done)
+        self.summary.finished(step, done, computed=True)
 
     def _prepare(self, folder: Path, step: Step) -> None:
         """Make the step's folder; what is finished but damaged, shared with the cache maybe, or of another fingerprint goes."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            mark = folder / ".fingerprint"
-            if (folder / "done.json").exists() or (mark.exists() and mark.read_text() != step.fingerprint):
+            stage_cache.remove_abandoned(folder)
+            mark = folder / BEGUN
+            begun_for = mark.read_text() if mark.exists() else ""
+            if (folder / "done.json").exists() or begun_for not in ("", step.fingerprint):
                 shutil.rmtree(folder)
                 folder.mkdir()
-            mark.write_text(step.fingerprint)
+            elif begun_for == step.fingerprint:
+                _remove(folder.rglob(".*.tmp"))
+                return
+            write_text(mark, step.fingerprint)
         except OSError as error:
             raise RunError(f"cannot write {folder}: {error.strerror or error}") from error
 
     def _remove_leftovers(self, folder: Path) -> None:
-        """Delete the checkpoints of a finished step."""
-        for path in [*folder.glob("checkpoint*.safetensors"), *folder.glob(".*.tmp"), folder / "progress.json", folder / ".seconds"]:
-            path.unlink(missing_ok=True)
+        """Delete the checkpoints of a finished step, and the mark of its beginning last."""
+        checkpoints = [*folder.glob("checkpoint*.safetensors"), folder / "progress.json", folder / WORKED]
+        _remove([*checkpoints, *folder.rglob(".*.tmp"), folder / BEGUN])
 
     def _inputs_for(self, step: Step) -> "Inputs":
         """Return the real images with the folders of the steps that this one reads."""
@@ -151,6 +170,27 @@ class Pipeline:
         folders = {role: tuple(self.folder(self.plan.step(step_id)) for step_id in ids) for role, ids in step.inputs.items()}
         return replace(self._inputs, folders=folders)
 
+    def _say_finished(self, step: Step, done: dict[str, Any]) -> None:
+        """Log the end of a step."""
+        facts = {"seconds": done["seconds"], "peak_memory_bytes": done["peak_memory_bytes"]}
+        self.events.append("stage_finished", stage=step.stage, step=step.name, **facts)
+
     def _say(self, text: str, level: str = "info") -> None:
         """Log a sentence."""
         self.events.append("log", level=level, text=text)
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    """Delete files that are of no more use, as far as the folder can be written."""
+    for path in paths:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _seconds_in(path: Path) -> float:
+    """Return the seconds that a file holds; 0 where it is missing or damaged."""
+    try:
+        seconds = float(path.read_text())
+    except (OSError, ValueError):
+        return 0.0
+    return seconds if math.isfinite(seconds) else 0.0

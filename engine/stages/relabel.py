@@ -3,6 +3,8 @@
 Only logits are stored: order, crops, mirrors, boxes and partners are drawn again from the seed and the epoch (`engine.data.views`).
 """
 
+import os
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,13 @@ import numpy as np
 
 from engine.data.condensed import read_condensed
 from engine.data.views import ViewSettings, chunk_limit, chunks, render
-from engine.errors import Stopped
+from engine.errors import RunError, Stopped
 from engine.files import read_json, write_json
 from engine.stages.inputs import Inputs
 from engine.stages.labelling import label_chunk
 from engine.stages.report import Report
+
+CHECKED_VIEWS = 4096  # views read at once when the labels of an earlier attempt are checked
 
 
 def relabel(settings: dict[str, Any], inputs: Inputs, folder: Path, report: Report) -> dict[str, Any]:
@@ -27,23 +31,72 @@ def relabel(settings: dict[str, Any], inputs: Inputs, folder: Path, report: Repo
     epochs, count = settings["evaluate.epochs"], len(images)
     views = ViewSettings.of(settings, settings["seed"])
     path, progress = folder / "logits.npy", folder / "progress.json"
-    first = read_json(progress)["chunks"] if progress.exists() and path.exists() else 0
-    if not first:
-        path.unlink(missing_ok=True)  # a finished file may be shared with the cache, and would be overwritten there
-    shape = (epochs * count, inputs.classes)
-    logits = np.lib.format.open_memmap(path, mode="r+" if first else "w+", dtype=settings["labels.dtype"], shape=None if first else shape)
+    shape, dtype = (epochs * count, inputs.classes), np.dtype(settings["labels.dtype"])
+    first, checksum = _done_before(path, progress, shape, dtype, report)
+    logits = np.lib.format.open_memmap(path, mode="r+") if first else _empty_logits(path, shape, dtype)
     observers = inputs.observers()
     for chunk in chunks(count, inputs.store.resolution, epochs, views, limit=chunk_limit(inputs.store.resolution), first=first):
         rendered = render(images, chunk.views, views, inputs.mean, inputs.std)
         rows = slice(chunk.first_view, chunk.first_view + len(chunk.views))
-        logits[rows] = label_chunk(observers, rendered, chunk, settings, inputs).cpu().numpy().astype(settings["labels.dtype"])
+        logits[rows] = label_chunk(observers, rendered, chunk, settings, inputs).cpu().numpy().astype(dtype)
+        checksum = zlib.crc32(logits[rows], checksum)
         report.progress(rows.stop, shape[0], "views")
         if report.checkpoint_due():
             logits.flush()
-            write_json(progress, {"chunks": chunk.number + 1})
+            write_json(progress, {"chunks": chunk.number + 1, "views": rows.stop, "crc32": _sealed(checksum, chunk.number + 1, rows.stop)})
             report.checkpoint_written()
             if report.stop_wanted():
                 raise Stopped(f"{folder.name}: stopped at view {rows.stop} of {shape[0]}")
     logits.flush()
     progress.unlink(missing_ok=True)
     return {"label_bytes": logits.nbytes, "views": shape[0]}
+
+
+def _done_before(path: Path, progress: Path, shape: tuple[int, int], dtype: np.dtype, report: Report) -> tuple[int, int]:
+    """Return how many chunks an earlier attempt has labelled and the checksum of their logits; (0, 0) when none, or when damaged."""
+    if not progress.exists():
+        return 0, 0
+    try:
+        facts = read_json(progress)
+        chunks_done, views = int(facts["chunks"]), int(facts["views"])
+        checksum = _checksum(path, views, shape, dtype)
+        whole = _sealed(checksum, chunks_done, views) == facts["crc32"]
+    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        whole = False
+    if not whole:
+        report.log(f"{path}: the labels of an earlier attempt are damaged; labelling starts anew", "warning")
+        return 0, 0
+    report.log(f"goes on from view {views} of {shape[0]}")
+    return chunks_done, checksum
+
+
+def _sealed(checksum: int, chunks_done: int, views: int) -> int:
+    """Return the checksum of logits and of the numbers that are kept beside it."""
+    return zlib.crc32(f"{chunks_done} {views}".encode(), checksum)
+
+
+def _checksum(path: Path, views: int, shape: tuple[int, int], dtype: np.dtype) -> int:
+    """Return the CRC-32 of the first `views` rows of a file of logits; raises ValueError when the file is of another shape or type."""
+    logits, checksum = np.load(path, mmap_mode="r"), 0
+    if (logits.shape, logits.dtype) != (shape, dtype):
+        raise ValueError(f"{path} is of another shape or type")
+    for start in range(0, views, CHECKED_VIEWS):
+        checksum = zlib.crc32(logits[start : min(start + CHECKED_VIEWS, views)], checksum)
+    return checksum
+
+
+def _empty_logits(path: Path, shape: tuple[int, int], dtype: np.dtype) -> np.memmap:
+    """Return the mapped file of the logits, with its room on the disk taken: a full disk met while writing to a map kills the process.
+
+    Raises RunError naming the file when there is no room.
+    """
+    path.unlink(missing_ok=True)  # a finished file may be shared with the cache, and would be overwritten there
+    try:
+        logits = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+        if hasattr(os, "posix_fallocate"):
+            with path.open("rb+") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+    return logits

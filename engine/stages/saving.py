@@ -16,6 +16,7 @@ from engine.data.store import ImageStore
 from engine.files import write_bytes
 
 IMAGES_ON_SHEET = 10
+PREVIEW = "preview.safetensors"
 
 
 def encode(image: Tensor, kind: str, quality: int) -> bytes:
@@ -47,6 +48,12 @@ def save_images(
         contact_sheet(kept, labels, store.classes, folder / "contact-sheet.png", columns_limit=IMAGES_ON_SHEET)
         if save["save.format"] != "tensor":
             write_image_files(folder / save["save.format"], images, labels, store.classes, save)
+
+
+def save_preview(folder: Path, images: Tensor, labels: Tensor, store: ImageStore, *, iteration: int, iterations: int) -> None:
+    """Write uint8 images (N, 3, H, W) that are still being made to `preview.safetensors`, until they are finished."""
+    facts = {"iteration": iteration, "iterations": iterations}
+    write_condensed(folder, images, labels, classes=store.classes, mean=store.mean, std=store.std, metadata=facts, name=PREVIEW)
 
 
 def write_image_files(folder: Path, images: Tensor, labels: Tensor, classes: ClassIndex, save: dict[str, Any]) -> None:

@@ -39,6 +39,11 @@ def one_cycle(steps: int, warm_up: float = 0.25) -> list[float]:
     return [min((step + 1) / rise, (steps - step) / max(1, steps - rise)) for step in range(steps)]
 
 
+def warm_up(epochs: int, start: float = 0.01) -> list[float]:
+    """Return a linear rise from `start` that would reach 1 in the epoch after the last: torch's LinearLR, as SRe2L uses it."""
+    return [start + (1 - start) * epoch / epochs for epoch in range(epochs)]
+
+
 def alrs_factor(previous: float | None, current: float, *, gamma: float) -> float:
     """Return what ALRS multiplies the rate by after an epoch: `gamma` where the loss has stalled, else 1.
 

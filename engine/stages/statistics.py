@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from engine.compute.checkpoint import load_checkpoint, save_checkpoint
 from engine.compute.precision import autocast
 from engine.compute.seeding import generator
 from engine.errors import Stopped
@@ -18,7 +19,7 @@ from engine.stages.report import Report
 def statistics(settings: dict[str, Any], inputs: Inputs, folder: Path, report: Report) -> dict[str, Any]:
     """Pass the training split once through the observer and write `table.safetensors` (EDC 3.2; G-VBSM 3.2).
 
-    Raises Stopped when asked to stop; the pass then starts anew, since it is one forward pass over the data.
+    Raises Stopped after a checkpoint when asked to stop.
     """
     observer = inputs.observer(inputs.folder("observer"))
     train = RealImages(inputs.store.train, inputs.device)
@@ -26,10 +27,10 @@ def statistics(settings: dict[str, Any], inputs: Inputs, folder: Path, report: R
     accumulator = TableAccumulator(
         observer, kind=settings["match.layers"], patch=settings["match.patch_size"] or None, classes=inputs.classes, device=inputs.device
     )
-    done = 0
-    for number, indices in enumerate(torch.arange(len(train)).split(settings["statistics.batch_size"])):
-        if report.stop_wanted():
-            raise Stopped(f"{folder.name}: stopped after {done} images; the pass starts anew")
+    batches = torch.arange(len(train)).split(settings["statistics.batch_size"])
+    first = _restore(accumulator, folder, report)
+    done = sum(map(len, batches[:first]))
+    for number, indices in enumerate(batches[first:], first):
         batch = training.real_batch(
             train,
             indices,
@@ -43,5 +44,23 @@ def statistics(settings: dict[str, Any], inputs: Inputs, folder: Path, report: R
         accumulator.add(train.labels[indices.to(inputs.device)])
         done += len(indices)
         report.progress(done, len(train), "images")
+        if report.checkpoint_due():
+            tensors, segments = accumulator.state()
+            save_checkpoint(folder, tensors, {"batches": number + 1, "segments": segments})
+            report.checkpoint_written()
+            if report.stop_wanted():
+                raise Stopped(f"{folder.name}: stopped after {done} of {len(train)} images")
     accumulator.finish().save(folder / "table.safetensors")
     return {"images": done}
+
+
+def _restore(accumulator: TableAccumulator, folder: Path, report: Report) -> int:
+    """Take up the newest undamaged checkpoint of the folder, if there is one, and return how many batches it has seen."""
+    tensors, values, damaged = load_checkpoint(folder)
+    for problem in damaged:
+        report.log(problem, "warning")
+    if not values:
+        return 0
+    accumulator.restore(tensors, values["segments"])
+    report.log(f"goes on after {values['batches']} batches")
+    return values["batches"]

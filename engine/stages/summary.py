@@ -3,7 +3,7 @@
 import statistics
 from typing import Any
 
-from engine.files import read_json, write_json
+from engine.files import write_json
 from engine.project.plan import STAGES, Plan, Step
 from engine.runs.layout import Run
 
@@ -17,21 +17,20 @@ class Summary:
         self.plan, self.run = plan, run
         self.done: dict[str, dict[str, Any]] = {}
         self.current: str | None = None
-        self.reused = _reused_before(run)
+        self.reused: set[str] = set()
 
     def running(self, step: Step) -> None:
         """Note the step that is being computed."""
         self.current = step.id
-        self.reused.discard(step.id)
         self.write("running")
 
-    def finished(self, step: Step, done: dict[str, Any], *, reused: bool = False) -> None:
-        """Note a finished step by its `done.json`."""
+    def finished(self, step: Step, done: dict[str, Any], *, reused: bool = False, computed: bool = False) -> None:
+        """Note a finished step by its `done.json`; the file is replaced for those computed now, and for the last."""
         self.done[step.id] = done
         self.current = None
         if reused:
             self.reused.add(step.id)
-        if len(self.done) == len(self.plan.steps) or not reused:
+        if computed or len(self.done) == len(self.plan.steps):
             self.write("running")
 
     def write(self, status: str) -> None:
@@ -149,11 +148,3 @@ def paired_difference(row: dict[str, Any], control: dict[str, Any]) -> dict[str,
     pairs = zip(row["seeds"], row["top1"]["values"], strict=True)
     differences = [value - of_control[seed] for seed, value in pairs if seed in of_control]
     return spread(differences) if differences else None
-
-
-def _reused_before(run: Run) -> set[str]:
-    """Return the steps that an earlier attempt at this run took from the cache."""
-    try:
-        return {name for name, facts in read_json(run.summary)["steps"].items() if facts.get("reused")}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return set()

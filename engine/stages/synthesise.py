@@ -1,5 +1,7 @@
 """Synthesise: optimise the condensed images so that observers see in them the statistics of the real ones (EDC 3; methods 1.5d)."""
 
+import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,13 @@ from engine.stages import schedules
 from engine.stages.batch_views import BatchViews
 from engine.stages.inputs import Inputs
 from engine.stages.report import Report
-from engine.stages.saving import save_images
+from engine.stages.saving import PREVIEW, save_images, save_preview
 from engine.stages.training import laid_out_as
 
 # Losses of float16 passes are scaled up before the backward pass, or small pixel gradients would vanish.
 FLOAT16_SCALE = 1024.0
+PREVIEW_SECONDS = 5.0  # between two looks at the images as they form,
+PREVIEW_SHARE = 50.0  # or so many times what the last look took, where that is more
 
 
 def synthesise(settings: dict[str, Any], inputs: Inputs, folder: Path, report: Report) -> dict[str, Any]:
@@ -46,16 +50,23 @@ def synthesise(settings: dict[str, Any], inputs: Inputs, folder: Path, report: R
     )
     synthesis = _Synthesis(settings, inputs, folder, report, observers, matchers, len(batches))
     finished = synthesis.restore(images)
+    iterations = len(batches) * settings["synthesise.iterations"]
+    synthesis.preview = _Preview(inputs, folder, report, start.images.clone(), start.labels, iterations)
+    for rows in batches[:finished]:
+        synthesis.preview.put(rows, images[rows.flatten().to(inputs.device)])
     for number, rows in enumerate(batches):
         if number >= finished:
-            images[rows.flatten().to(inputs.device)] = synthesis.optimise(number, images, start.labels[rows], rows, seed)
+            made = synthesis.optimise(number, images, start.labels[rows], rows, seed)
+            images[rows.flatten().to(inputs.device)] = made
+            synthesis.preview.put(rows, made)
     report.flush()
     kept = inputs.to_uint8(images, truncate=settings["save.quantise"] == "truncate").cpu()
     facts = {"ipc": ipc, "seed": seed, "settings": {name: value for name, value in settings.items() if "." in name}}
     save_images(
         folder, kept, start.labels, inputs.store, {name: value for name, value in settings.items() if name.startswith("save.")}, facts
     )
-    return {"images": len(kept), "image_bytes": kept.numel(), "iterations": len(batches) * settings["synthesise.iterations"]}
+    (folder / PREVIEW).unlink(missing_ok=True)
+    return {"images": len(kept), "image_bytes": kept.numel(), "iterations": iterations}
 
 
 def match_settings(settings: dict[str, Any]) -> MatchSettings:
@@ -83,20 +94,51 @@ def match_settings(settings: dict[str, Any]) -> MatchSettings:
 def image_batches(classes: int, ipc: int, *, order: str, size: int, statistics: int) -> list[Tensor]:
     """Return the images (class * ipc + number) that are optimised together: tensors (G, n) of G statistics batches of n images.
 
-    `class_major` goes class by class, `one_per_class` takes image 0 of every class, then image 1, … Images that fill no whole
-    statistics batch make a smaller one of their own, so none is left out (defect D19).
+    `class_major` goes class by class; `one_per_class` takes image 0 of every class, then image 1, … and never two of one class into a
+    batch. Images that fill no whole statistics batch make a smaller one of their own, so none is left out (defect D19).
     """
     grid = torch.arange(classes * ipc).view(classes, ipc)
-    images = (grid if order == "class_major" else grid.T).flatten()
-    size = size or len(images)
+    rounds = grid.view(1, -1) if order == "class_major" else grid.T
     batches = []
-    for batch in images.split(size):
-        group = min(statistics or size, len(batch))
+    for batch in (part for images in rounds for part in images.split(size or len(images))):
+        group = min(statistics or len(batch), len(batch))
         whole = len(batch) // group * group
         batches.append(batch[:whole].view(-1, group))
         if whole < len(batch):
             batches.append(batch[whole:].view(1, -1))
     return batches
+
+
+class _Preview:
+    """Lets people look at the images while they form; whatever becomes of it, the images do not depend on it."""
+
+    def __init__(self, inputs: Inputs, folder: Path, report: Report, images: Tensor, labels: Tensor, iterations: int) -> None:
+        """`images` uint8 (N, 3, H, W) and `labels` (N,) on the CPU, as they are before the first of so many iterations."""
+        self.inputs, self.folder, self.report = inputs, folder, report
+        self.images, self.labels, self.iterations = images, labels, iterations
+        self.wait = PREVIEW_SECONDS
+        self.last = time.monotonic()
+
+    def put(self, rows: Tensor, x: Tensor) -> None:
+        """Take over a batch: `x` (G*n, 3, H, W) in normalised units are the images `rows` (G, n)."""
+        self.images[rows.flatten()] = self.inputs.to_uint8(x).cpu()
+
+    def due(self) -> bool:
+        """Say whether it is time for another look."""
+        return time.monotonic() - self.last >= self.wait
+
+    def write(self, rows: Tensor, x: Tensor, iteration: int) -> None:
+        """Write all images, those of the batch at work as they are now; a disk that has no room for it ends the looking, nothing else."""
+        began = time.monotonic()
+        self.put(rows, x)
+        try:
+            save_preview(self.folder, self.images, self.labels, self.inputs.store, iteration=iteration, iterations=self.iterations)
+        except RunError as error:
+            self.report.log(f"images can no longer be looked at while they form: {error}", "warning")
+            self.wait = math.inf
+            return
+        self.last = time.monotonic()
+        self.wait = max(PREVIEW_SECONDS, PREVIEW_SHARE * (self.last - began))
 
 
 class _Synthesis:
@@ -122,6 +164,7 @@ class _Synthesis:
         self.kind = settings["flatness.kind"]
         self.resumed: dict[str, Tensor] = {}
         self.first_iteration = 0
+        self.preview: _Preview | None = None
 
     def restore(self, images: Tensor) -> int:
         """Take up the newest undamaged checkpoint: fill in the images of finished batches and return how many batches those are."""
@@ -156,6 +199,8 @@ class _Synthesis:
             with torch.no_grad():
                 x.copy_(torch.maximum(torch.minimum(x, self.highest), self.lowest))
             self._tell(number, iteration, parts, groups)
+            if self.preview is not None and self.preview.due():
+                self.preview.write(rows, x.detach(), number * self.iterations + iteration + 1)
             if self.report.checkpoint_due():
                 self._checkpoint(number, iteration + 1, images, x, average, optimizer)
         self._check(number, self.iterations, x)
@@ -261,8 +306,9 @@ class _Synthesis:
         settings, groups, total = self.settings, views.groups, x.new_zeros(())
         losses = {}
         if settings["diversity.weight"]:
-            pairs = zip(seen.tensor_split(groups), targets.cpu().tensor_split(groups), strict=True)
-            losses["diversity"] = sum(diversity.densification(images, labels, settings["diversity.tau"]) for images, labels in pairs)
+            # All images of a class in the batch, also where they lie in several statistics batches, as the release gathers them.
+            tau, normalise = settings["diversity.tau"], settings["diversity.normalise"]
+            losses["diversity"] = diversity.densification(seen, targets.cpu(), tau, normalise)
         if settings["prior.tv"]:
             losses["prior.tv"] = priors.total_variation(seen, groups)
         if settings["prior.l2"]:

@@ -1,5 +1,6 @@
 """Stages that are stopped or killed in the middle and taken up again: nothing of it can be seen in what they make."""
 
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -117,14 +118,26 @@ class TestSqueeze:
         assert not (tmp_path / "observer.safetensors").exists()
 
 
-def test_statistics_stopped_start_anew(squeezed, tmp_path):
-    inputs = small_inputs_of(small_store(), observer=(squeezed("wrn-10-1"),))
-    settings = flat_settings(observer="wrn-10-1", statistics__batch_size=16)
-    with pytest.raises(Stopped):
-        statistics(settings, inputs, tmp_path, stopping_report(2))
-    assert list(tmp_path.iterdir()) == []
-    (tmp_path / "again").mkdir()
-    assert statistics(settings, inputs, tmp_path / "again", Report()) == {"images": 60}
+class TestStatistics:
+    @pytest.mark.parametrize("name", ["wrn-10-1", "convnet-d2-w16"])
+    def test_stopped_every_few_batches(self, squeezed, tmp_path, name):
+        inputs = small_inputs_of(small_store(), observer=(squeezed(name),))
+        settings = flat_settings(observer=name, statistics__batch_size=16)
+        assert_the_same(statistics, settings, inputs, tmp_path, lambda: stopping_report(1), 2)
+
+    def test_a_damaged_checkpoint_is_told_and_the_one_before_it_taken(self, squeezed, tmp_path):
+        inputs = small_inputs_of(small_store(), observer=(squeezed("wrn-10-1"),))
+        settings = flat_settings(observer="wrn-10-1", statistics__batch_size=16)
+        for folder in ("whole", "parts"):
+            (tmp_path / folder).mkdir()
+        statistics(settings, inputs, tmp_path / "whole", Report())
+        with pytest.raises(Killed):
+            statistics(settings, inputs, tmp_path / "parts", killing_report(2))
+        (tmp_path / "parts" / "checkpoint.safetensors").write_bytes(b"")
+        logs = []
+        assert statistics(settings, inputs, tmp_path / "parts", Report(on_log=lambda text, level: logs.append(text))) == {"images": 60}
+        assert "cannot be read" in logs[0] and logs[1] == "goes on after 2 batches"
+        assert content(tmp_path / "parts") == content(tmp_path / "whole")
 
 
 class TestSynthesise:
@@ -212,6 +225,34 @@ class TestRelabel:
         settings = flat_settings(**VIEWS, labels__dtype="float16", seed=3)
         assert_the_same(relabel, settings, condensed, tmp_path, lambda: stopping_report(every), 1)
         assert not (tmp_path / "parts" / "progress.json").exists()
+
+    @pytest.mark.parametrize(("damaged", "place"), [("logits.npy", 140), ("progress.json", 5), ("progress.json", 13)])
+    def test_damaged_labels_of_an_earlier_attempt_are_told_and_made_anew(self, condensed, tmp_path, monkeypatch, damaged, place):
+        monkeypatch.setattr(relabelling, "chunk_limit", lambda side: 5)
+        settings, parts = flat_settings(**VIEWS, seed=3), tmp_path / "parts"
+        for folder in ("whole", "parts"):
+            (tmp_path / folder).mkdir()
+        relabel(settings, condensed, tmp_path / "whole", Report())
+        with pytest.raises(Stopped):
+            relabel(settings, condensed, parts, stopping_report(1))
+        data = bytearray((parts / damaged).read_bytes())
+        data[place] ^= 1  # a label, the name of a number, the number of chunks
+        (parts / damaged).write_bytes(data)
+        logs = []
+        relabel(settings, condensed, parts, Report(on_log=lambda text, level: logs.append(f"{level}: {text}")))
+        assert len(logs) == 1 and logs[0].startswith("warning: ") and "logits.npy" in logs[0]
+        assert content(parts) == content(tmp_path / "whole")
+
+    def test_a_disk_without_room_for_the_labels_is_told_before_the_work(self, condensed, tmp_path):
+        settings = flat_settings(**VIEWS, seed=3)
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200, hard))
+        try:
+            with pytest.raises(RunError, match=r"cannot write .*logits.npy: File too large"):
+                relabel(settings, condensed, tmp_path, Report())
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert not (tmp_path / "logits.npy").exists()
 
     def test_a_finished_file_that_is_shared_is_not_written_into(self, condensed, tmp_path):
         settings = flat_settings(**VIEWS, seed=3)

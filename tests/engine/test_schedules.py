@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import torch
 
 from engine.stages import schedules
 
@@ -41,6 +42,20 @@ class TestSsrs:
     def test_the_turn_follows_zeta(self):
         assert schedules.ssrs(600, zeta=1)[500] == pytest.approx((1 + math.cos(5 * math.pi / 6)) / 2)
         assert schedules.ssrs(600, zeta=1)[501] == pytest.approx((1 + math.cos(5 * math.pi / 6)) / 2 * 99 / 600)
+
+
+def test_warm_up_is_torchs_linear_rise_followed_by_its_cosine():
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    rise = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.01, total_iters=5)
+    fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=15)
+    both = torch.optim.lr_scheduler.SequentialLR(optimizer, [rise, fall], milestones=[5])
+    expected = []
+    for _ in range(20):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        both.step()
+    assert schedules.warm_up(5) + schedules.cosine(15) == pytest.approx(expected)
+    assert schedules.warm_up(0) == []
 
 
 def test_linear_falls_from_one_by_equal_steps():

@@ -31,6 +31,13 @@ class TestImageBatches:
         batches = image_batches(3, 4, order="one_per_class", size=3, statistics=0)
         assert [batch.tolist() for batch in batches] == [[[0, 4, 8]], [[1, 5, 9]], [[2, 6, 10]], [[3, 7, 11]]]
 
+    @pytest.mark.parametrize(("size", "lengths"), [(0, [3] * 4), (100, [3] * 4), (2, [2, 1] * 4)])
+    def test_one_per_class_never_puts_two_images_of_a_class_into_a_batch(self, size, lengths):
+        """As SRe2L's release, which goes over the images per class outside and over the classes within."""
+        batches = image_batches(3, 4, order="one_per_class", size=size, statistics=0)
+        assert [batch.numel() for batch in batches] == lengths
+        assert all((batch // 4).unique().numel() == batch.numel() for batch in batches)
+
     def test_statistics_batches_divide_a_batch_into_groups(self):
         (batch,) = image_batches(3, 4, order="class_major", size=0, statistics=4)
         assert batch.tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
@@ -288,6 +295,16 @@ def test_statistics_batches_optimised_together_end_as_each_alone(started, tmp_pa
     assert difference.max() <= 1 and (difference == 0).float().mean() > 0.99
     whole = made(started, tmp_path / "whole", **changes | {"batch__statistics": 0})
     assert ((whole.int() - alone.int()).abs() > 1).float().mean() > 0.02
+
+
+def test_densification_sees_all_images_of_a_class_even_from_several_statistics_batches(started, tmp_path):
+    """With statistics batches of one image no class has two in any; the images of the whole batch are compared all the same."""
+    changes = {"diversity__weight": 1.0, "diversity__normalise": True, "batch__statistics": 1, "match__weight": 0.0}
+    metrics = []
+    with_it = made(started, tmp_path / "with", metrics, **changes)
+    without = made(started, tmp_path / "without", **changes | {"diversity__weight": 0.0})
+    assert all(values["diversity"] > 0 for _, values in metrics)
+    assert not torch.equal(with_it, without)
 
 
 @pytest.fixture

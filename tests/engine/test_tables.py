@@ -110,6 +110,12 @@ class TestDerived:
         assert table.global_moments().tolist() == [[3.0], [5.5]]
 
 
+    def test_a_batch_of_all_classes_in_the_datasets_shares_has_the_datasets_moments_as_class_target(self, table):
+        """So where EDC puts all images into one statistics batch, its class term repeats its dataset term."""
+        labels = torch.arange(len(table.counts)).repeat_interleave(table.counts)
+        torch.testing.assert_close(table.class_target(labels[None])[0], table.global_moments())
+
+
 class TestFile:
     def test_a_table_reads_back_with_identical_values(self, table, tmp_path):
         table.save(tmp_path / "table.safetensors")

@@ -92,6 +92,7 @@ TOGGLES = {
         ("flatness.rho", 1.0, {"flatness.kind": "sam"}),
         ("diversity.weight", 1.0, {"diversity.tau": 1000.0}),
         ("diversity.tau", 1000.0, {"diversity.weight": 1.0}),
+        ("diversity.normalise", True, {"diversity.weight": 1.0}),
         ("augment.crop_scale", [0.08, 1.0], {}),
         ("augment.milestone", 0.5, {"augment.crop_mode": "curriculum_linear"}),
         ("augment.padding", 2, {"augment.crop_mode": "padded"}),
@@ -105,7 +106,9 @@ TOGGLES = {
     "relabel": [
         ("observers.labels", OBSERVERS[:1], STORED),
         ("labels.ensemble", "norm_mean", STORED),
+        ("labels.crop_mode", "padded", STORED),
         ("labels.crop_scale", [0.08, 1.0], STORED),
+        ("labels.padding", 2, STORED | {"labels.crop_mode": "padded"}),
         ("labels.flip", False, STORED),
         ("labels.mix", "none", STORED),
         ("labels.mix", "mixup", STORED),
@@ -127,6 +130,8 @@ TOGGLES = {
         ("evaluate.optimizer", "adam", {}),
         ("evaluate.optimizer", "sgd", {}),
         ("evaluate.learning_rate", 0.01, {}),
+        ("evaluate.student_learning_rates", {"wrn-10-1": 0.01}, {"evaluate.student_learning_rates": {"wrn-10-1": 0.02}}),
+        ("evaluate.warmup_epochs", 3, {}),
         ("evaluate.weight_decay", 0.5, {}),
         ("evaluate.momentum", 0.5, SGD),
         ("evaluate.schedule", "ssrs", {}),
@@ -168,7 +173,7 @@ def choices_of(name):
 
 def test_no_toggle_and_no_choice_is_forgotten():
     alone = [next(iter(changes.items())) for changes in test_synthesise.TOGGLES if len(changes) == 1]
-    switched = {(name, value) for _, name, value, _ in ROWS if not isinstance(value, list)} | BY_THEMSELVES
+    switched = {(name, value) for _, name, value, _ in ROWS if not isinstance(value, list | dict)} | BY_THEMSELVES
     switched |= {(name.replace("__", "."), value) for name, value in alone if not isinstance(value, list)}
     named = {name for name, _ in switched} | {name for _, name, _, _ in ROWS} | {name.replace("__", ".") for name, _ in alone}
     toggles = [name for name in method_keys() if name not in NO_TOGGLES]

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from small_runs import flat_settings
+from torchvision.transforms.v2 import functional as vision
 
 from engine.data import augment, rand_augment
 from engine.data.views import ViewSettings, batch_spans, chunk_limit, chunks, draw_epoch, join, render
@@ -76,6 +77,8 @@ class TestDrawing:
         flat = flat_settings(labels__crop_scale=[0.3, 0.9], evaluate__batch_size=7, evaluate__shuffle_patches=3, labels__mix="mixup")
         assert ViewSettings.of(flat, 9) == ViewSettings(9, 7, (0.3, 0.9), True, "mixup", True, 3)
         assert not ViewSettings.of(flat | {"mirror": False}, 9).flip
+        padded = flat | {"labels.crop_mode": "padded", "labels.crop_scale": None, "labels.padding": 6}
+        assert ViewSettings.of(padded, 9) == ViewSettings(9, 7, (1.0, 1.0), True, "mixup", True, 3, padding=6)
         assert not ViewSettings.of(flat | {"labels.flip": False}, 9).flip
 
 
@@ -116,6 +119,16 @@ class TestRendering:
             area = (slice(None), slice(top, top + height), slice(left, left + width))
             mixed[view][area] = seen[views.partner[view]][area]
         torch.testing.assert_close(render(pictures(9), views, SETTINGS, MEAN, STD), mixed, rtol=0, atol=1e-6)
+
+    def test_a_padded_crop_is_torchvisions_of_the_image_before_normalisation(self):
+        settings = replace(PLAIN, padding=3)
+        views = draw_epoch(12, SIDE, 0, settings)
+        assert views.crops.shape == (12, 2) and len({tuple(offset) for offset in views.crops.tolist()}) > 6
+        expected = []
+        for index, (top, left) in zip(views.index.tolist(), views.crops.tolist(), strict=True):
+            expected.append(vision.crop(vision.pad(pictures(12)[index], [3]), top, left, SIDE, SIDE))
+        found = render(pictures(12), views, settings, MEAN, STD)
+        torch.testing.assert_close(found, (torch.stack(expected).float() / 255 - MEAN) / STD)
 
     def test_mixup_weighs_a_view_and_its_partner(self):
         settings = replace(PLAIN, mix="mixup")

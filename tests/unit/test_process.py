@@ -15,7 +15,8 @@ from engine.errors import RunError, UserError
 from engine.runs import process as runs_process
 from engine.runs.events import read_all
 from engine.runs.liveness import identify, lock_holder, read_identity, take_lock
-from engine.runs.process import memory_kill_count, request_stop, start_detached, supervise, wait_for_end
+from engine.runs.memory import memory_kill_count
+from engine.runs.process import request_stop, start_detached, supervise, wait_for_end
 from engine.runs.status import run_status
 from engine.runs.store import create_run, delete_run
 

@@ -114,6 +114,9 @@ class TestMessages:
         Path("quickstart.toml").write_text(WHOLE)
         assert refusal(Path("quikstart.toml")) == "quikstart.toml: no such project file; did you mean quickstart.toml?"
 
+    def test_a_path_may_be_a_text(self, project):
+        assert load_project(str(project("[match]\nweight = 3\n"))).project.match.weight == 3
+
     def test_what_is_no_text_is_refused(self, project, tmp_path):
         assert refusal(tmp_path).endswith("cannot be read: Is a directory")
         Path("p.toml").write_bytes(b"title = '\xff'\n")

@@ -1,0 +1,108 @@
+"""What is asked before something is done to runs: a title, what will happen in a few lines, and the word for yes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.commands.tables import count, size
+from engine.runs.layout import Run
+from engine.runs.process import GRACE_SECONDS
+from engine.runs.status import RunStatus, run_status
+
+if TYPE_CHECKING:
+    from engine.commands.request import Request
+
+SHOWN = 6
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question for a Confirm dialog."""
+
+    title: str
+    lines: tuple[str, ...]
+    yes: str
+    danger: bool = False
+
+
+def ask_start(request: "Request") -> Question:
+    """Say what starting a project will do."""
+    from engine.commands.plan import plan_facts
+
+    facts = plan_facts(request)
+    steps = facts["steps"]
+    reused = sum(step["reused"] for step in steps)
+    goes_on = f"It goes on with run {facts['resumes']}." if facts["resumes"] else "It begins a new run."
+    work = f"{count(len(steps), 'step')}, {reused} of them finished already; on {facts['device']} in {facts['precision']}."
+    dataset = facts["dataset"]
+    what = f"{facts['method']} on {dataset['name']}, {count(facts['ipc'], 'image')} for each of {count(dataset['classes'], 'class')}."
+    stays = "It runs in the background: leaving or hanging up does not end it."
+    return Question(f"Start {request.name}?", (what, f"{goes_on} {work}", stays), "Start")
+
+
+def ask_stop(runs: Sequence[Run]) -> Question:
+    """Say what stopping does; what is stopping already can only be killed."""
+    statuses = [run_status(run.folder) for run in runs]
+    if all(status.word == "stopping" for status in statuses):
+        lines = (*_names(runs, statuses), "What was done since the last checkpoint is lost; it can be resumed from there.")
+        return Question(f"Kill {_what(runs)} at once?", lines, "Kill", danger=True)
+    lines = (
+        *_names(runs, statuses),
+        f"A checkpoint is written and the run ends; r goes on from there. After {GRACE_SECONDS:.0f} s without an end it is killed.",
+    )
+    return Question(f"Stop {_what(runs)}?", lines, "Stop")
+
+
+def ask_resume(runs: Sequence[Run]) -> Question:
+    """Say where runs go on."""
+    statuses = [run_status(run.folder) for run in runs]
+    lines = (*_names(runs, statuses), "It goes on from the last checkpoint, in the background; finished stages are not computed again.")
+    return Question(f"Resume {_what(runs)}?", lines, "Resume")
+
+
+def ask_remove(runs: Sequence[Run]) -> Question:
+    """Say what is deleted and what stays."""
+    statuses = [run_status(run.folder) for run in runs]
+    own = sum(own_bytes(run.folder) for run in runs)
+    lines = (
+        *_names(runs, statuses),
+        f"{size(own)} are freed. Finished stages stay in the cache for other runs; the project file stays.",
+        "This cannot be undone.",
+    )
+    return Question(f"Remove {_what(runs)}?", lines, "Remove", danger=True)
+
+
+def own_bytes(folder: Path) -> int:
+    """Return how many bytes of a folder nothing else links to, and removing it would free."""
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            status = path.lstat()
+        except OSError:
+            continue
+        total += status.st_size if status.st_nlink == 1 and path.is_file() else 0
+    return total
+
+
+def _what(runs: Sequence[Run]) -> str:
+    return f"run {runs[0].id}" if len(runs) == 1 else count(len(runs), "run")
+
+
+def _names(runs: Sequence[Run], statuses: Sequence[RunStatus]) -> list[str]:
+    """Return which runs are meant and what they are at, a few by name."""
+    lines = []
+    for run, status in list(zip(runs, statuses, strict=True))[:SHOWN]:
+        place = f", {status.stage} at {status.done:.0f} of {status.total:.0f} {status.unit or ''}".rstrip() if _progress(status) else ""
+        name = run.project if len(runs) == 1 else f"{run.project} {run.id}"
+        lines.append(f"{name}: {status.word}{place}")
+    if len(runs) > SHOWN:
+        lines.append(f"and {len(runs) - SHOWN} more")
+    return lines
+
+
+def _progress(status: RunStatus) -> bool:
+    import math
+
+    numbers = (status.done, status.total)
+    return bool(status.stage and status.total) and all(value is not None and math.isfinite(value) for value in numbers)

@@ -1,0 +1,46 @@
+"""Below the form: two lines on what the cursor is at."""
+
+from edc_tui.widgets.cells import Canvas, Cells
+from edc_tui.widgets.form_fields import Group, bounds, field_of, may_be_absent, plain_help, spoken
+from engine.project.draft import Draft
+
+LONG = 20  # cells; a longer value may be cut in its line, and is said here in full
+
+
+class HelpLine(Cells):
+    """What the value at the cursor is for, and below that its name, what it takes, and where the papers speak of it."""
+
+    DEFAULT_CSS = "HelpLine { height: 2; padding: 0 1; background: $panel; }"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines: tuple[str, str] = ("", "")
+
+    def explain(self, name: str, draft: Draft) -> None:
+        """Explain a key."""
+        extra = field_of(name).json_schema_extra or {}
+        said = spoken(draft.value(name))
+        takes = bounds(name) + (", or nothing" if may_be_absent(name) else "")
+        facts = [name, takes, extra.get("paper", ""), said if len(said) > LONG else ""]
+        self._show(plain_help(name), " · ".join(filter(None, facts)))
+
+    def explain_choice(self, name: str | None, choice: str, note: str) -> None:
+        """Explain a choice for a key, whose note may be too long for its line."""
+        self._show(f"{choice}: {note}", f"{name} · {plain_help(name)}" if name else "")
+
+    def explain_group(self, group: Group) -> None:
+        """Tell what is in a group."""
+        self._show(f"{group.title}.", ", ".join(name.partition(".")[2] for name in group.names))
+
+    def clear(self) -> None:
+        """Say nothing."""
+        self._show("", "")
+
+    def _show(self, first: str, second: str) -> None:
+        self._lines = first, second
+        self.redraw()
+
+    def draw(self, canvas: Canvas) -> None:
+        """Draw the lines."""
+        canvas.put(0, 0, self._lines[0])
+        canvas.put(0, 1, self._lines[1], "muted")
