@@ -79,7 +79,7 @@ KEYS: dict[str, tuple[Key, ...]] = {
         Key("project.mine", "v", "mine", "Only yours", "Show only what you have set and what is wrong, or everything."),
         Key("project.preview", "p", "preview", "File and plan", "Go to the file as it will be saved and the plan, or back to the form."),
         Key("project.follow", "M", "follow", "Follow method", "Take the method's own value wherever you have another one.", show=False),
-        Key("project.problem", "n", "problem", "Next problem", "Go to the next value that is wrong.", show=False),
+        Key("project.problem", "n", "problem", "Next problem", "Go to the next value that is wrong."),
         Key("project.next_section", "right_square_bracket", "section(1)", "Next section", "Go to the next section.", show=False),
         Key("project.previous_section", "left_square_bracket", "section(-1)", "Section before", "Go to the section before.", show=False),
         Key("project.help", "question_mark", "field_help", "Help", "Explain the value at the cursor; once more: the keys of this screen."),

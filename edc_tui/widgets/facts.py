@@ -99,7 +99,7 @@ def notice_lines(view: View, *, resumable: bool) -> list[Part]:
         last = view.ending.get("last_lines")
         said = [str(line) for line in last if str(line).strip()] if isinstance(last, list) else []
         words = [text_line(line.encode("utf-8", "replace")).text for line in said]
-        lines += [(f"  {line}", "muted") for line in words[-SHOWN_LINES:] if line.strip() not in status.reason]
+        lines += [(f"  {line}", "muted") for line in words[-SHOWN_LINES:] if line.strip().removeprefix("error: ") not in status.reason]
     elif status.word in ("stopped", "stalled", "queued"):
         lines.append((status.reason, "warn"))
     elif status.word == "stopping":
