@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint setup clean bench-methods bench-terminal bench-startup
+.PHONY: demo test lint setup clean bench-methods bench-terminal bench-startup screenshots
 
 demo: $(READY)  ## condense a real dataset end to end in about a minute
 	$(VENV)/bin/edc run projects/quickstart.toml
@@ -31,6 +31,9 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --editable '.[dev]'
 	touch $(READY)
+
+screenshots: $(READY)  ## the README's pictures of the app, from a run of the quickstart
+	$(VENV)/bin/python tests/bench/screenshots.py docs/screenshots
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -23,7 +23,9 @@ TAIL_BYTES = 256 * 1024
 EVENT_BYTES = 1 << 20
 LOOK_SECONDS = 0.3  # how long one look may read on before it shows what it has
 LONGEST_LINE = 2000  # characters of a log line that are kept
-_TROUBLE = re.compile(r"\b(\w*Error|error(?=:)|\w*Exception|Traceback|[Ff]atal|FATAL|ERROR|CRITICAL|[Kk]illed|\w*Warning|warning|WARNING|WARN)\b")
+_TROUBLE = re.compile(
+    r"\b(\w*Error|error(?=:)|\w*Exception|Traceback|[Ff]atal|FATAL|ERROR|CRITICAL|[Kk]illed|\w*Warning|warning|WARNING|WARN)\b"
+)
 _ONLY_WARNING = re.compile(r"\b(\w*Warning|warning|WARNING|WARN)\b")
 
 

@@ -173,7 +173,7 @@ class ProjectScreen(Screen[None]):
         if self.problems:
             right.append((f"✗ {count(len(self.problems), 'problem')}", "bad"))
         if self.draft.deviations:
-            right.append((f"◆ {len(self.draft.deviations)} not {self.draft.resolved.project.condense.method}'s", "warn"))
+            right.append((f"◆ {len(self.draft.deviations)} not as {self.draft.resolved.project.condense.method} has it", "warn"))
         if self._elsewhere is not None:
             right.append(("changed on the disk", "bad"))
         if self.unsaved or self.file.path is None:

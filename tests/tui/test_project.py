@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from app_driver import run_async, screen_text, until
+from app_driver import check_snapshot, run_async, screen_text, until
 from textual.widgets import Input
 
 from edc_tui.app import EdcApp
@@ -858,3 +858,47 @@ class TestKeysThatComeInOneGo:
             assert app.screen.query_one(Picker)
 
         drive(projects, act, path=path)
+
+
+@pytest.mark.parametrize("size", SIZES)
+class TestLooks:
+    """What the screen looks like at every size, kept in snapshots/."""
+
+    TEXT = BY_HAND + '\n[compute]\ndevice = "cpu"\nprecision = "float32"\n'
+
+    def test_a_project_with_a_value_changed_and_one_wrong(self, projects, size):
+        path = hand_written(projects, self.TEXT)
+
+        async def act(pilot, app):
+            await go(pilot, "evaluate.epochs")
+            await types(pilot, "30")
+            await pilot.press("enter")
+            await go(pilot, "condense.ipc")
+            await types(pilot, "0")
+            await pilot.press("enter")
+            return await until(pilot, lambda text: "0 must be at least 1" in text)
+
+        check_snapshot(f"project-wrong-{size[0]}x{size[1]}", drive(projects, act, path=path, size=size))
+
+    def test_file_and_plan(self, projects, size):
+        path = hand_written(projects, self.TEXT)
+
+        async def act(pilot, app):
+            await go(pilot, "evaluate.epochs")
+            await types(pilot, "30")
+            await pilot.press("enter", "p")
+            return await until(pilot, lambda text: "no past run" in text and "+ epochs" in text)
+
+        check_snapshot(f"project-plan-{size[0]}x{size[1]}", drive(projects, act, path=path, size=size))
+
+    def test_a_list_of_choices(self, projects, size):
+        path = hand_written(projects, self.TEXT)
+
+        async def act(pilot, app):
+            await go(pilot, "evaluate.students")
+            await pilot.press("enter")
+            await types(pilot, "conv")
+            await until(pilot, lambda text: "no past run" in text or size[0] < 100)
+            return await until(pilot, lambda text: "convnet-d2" in text)
+
+        check_snapshot(f"project-choices-{size[0]}x{size[1]}", drive(projects, act, path=path, size=size))
