@@ -27,7 +27,7 @@ from engine.runs.status import RunStatus, run_status
 SEED = int(os.environ.get("EDC_KILL_SEED", "4"))
 LIVES = 5
 # One kill in each: at any moment after the start of the processes, or after the worker has got on within this stage or a later one.
-TARGETS = ("start", "squeeze", "statistics", "synthesise", "relabel", "evaluate")
+TARGETS = ("start", "squeeze", "start", "synthesise", "relabel", "evaluate")
 VICTIMS = ("worker", "supervisor", "both")
 
 
