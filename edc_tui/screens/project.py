@@ -12,6 +12,7 @@ from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import Button, Input, Static
 
+from edc_tui.history import History
 from edc_tui.keys import bindings
 from edc_tui.open_file import OpenFile, name_problem, stem, suggested_name
 from edc_tui.screens.dialogs import Ask
@@ -28,16 +29,17 @@ from edc_tui.widgets.keybar import KeyBar
 from edc_tui.widgets.titleline import TitleLine
 from engine.commands.tables import count, shortest
 from engine.errors import RunError, UserError
-from engine.project.draft import Draft, changed, merged, read_draft
+from engine.project.draft import Draft, merged, read_draft
 from engine.project.resolve import Problem
-from engine.project.schema import keys
 from engine.runs.text import printable
 
 if TYPE_CHECKING:
     from edc_tui.app import EdcApp
 
 PLAN_SECONDS = 0.4  # after the last change before the plan is made anew
+SLOW_SECONDS = 1.0  # after which it is told that a plan is being made
 LOOK_SECONDS = 2.0  # between two looks whether somebody else has changed the file
+OF_THIS_MACHINE = ("dataset.", "condense.", "compute.")  # what a plan may find wrong here
 # While a line is open these are typed, not done.
 LETTERS = ("find", "mine", "preview", "problem", "section", "follow", "field_help", "editor", "run", "quit_app")
 
@@ -73,15 +75,13 @@ class ProjectScreen(Screen[None]):
         super().__init__()
         self._path = path
         self.file: OpenFile
-        self.draft: Draft
+        self.history: History
         self._elsewhere: str | None = None  # what somebody else has made of the file meanwhile
-        self._undone: list[str] = []
-        self._done: list[str] = []  # texts before each change
-        self._before: Draft | None = None  # while a line is open: what it began with
         self._misfit: Problem | None = None  # what the plan found wrong
         self._plan_timer: Timer | None = None
         self._planner = Planner(self)
         self._runs_seen: object = None
+        self._said_of_machine: dict[str, Any] = {}
         self._mine = False
 
     # Beginning and end.
@@ -124,10 +124,15 @@ class ProjectScreen(Screen[None]):
         except UserError as error:
             self.app.tell(str(error), "error")
             return False
-        self._elsewhere, self._before, self._misfit = None, None, None
-        self._done, self._undone = [], []
-        self._show(read_draft(text, self.file.place))
+        self._elsewhere, self._misfit = None, None
+        self.history = History(read_draft(text, self.file.place))
+        self._show()
         return True
+
+    @property
+    def draft(self) -> Draft:
+        """Return the project as the form shows it."""
+        return self.history.draft
 
     @property
     def unsaved(self) -> bool:
@@ -144,14 +149,10 @@ class ProjectScreen(Screen[None]):
 
     # What is shown.
 
-    def _show(self, draft: Draft) -> None:
-        """Show a draft in form and preview, and have it planned."""
-        self.draft = draft
-        misfit = self._misfit
-        if misfit is not None and misfit.key in keys() and misfit.key in draft.problems:
-            self._misfit = None
+    def _show(self) -> None:
+        """Show the draft in form and preview, and have it planned."""
         self._show_problems()
-        self.query_one(FilePreview).show(self.file.text, draft.text, self.query_one(Form).at())
+        self.query_one(FilePreview).show(self.file.text, self.draft.text, self.query_one(Form).at())
         self._plan_soon()
         self.refresh_bindings()
 
@@ -169,15 +170,15 @@ class ProjectScreen(Screen[None]):
 
     def _show_title(self) -> None:
         left = [(self.file.name, "strong"), (".toml" if self.file.path else "", "muted")]
-        right: list[tuple[str, str]] = []
+        right: list[tuple[str, str]] = []  # where there is no room the last goes first
+        if self.unsaved or self.file.path is None:
+            right.append(("not saved", "warn"))
+        if self._elsewhere is not None:
+            right.append(("changed on the disk", "bad"))
         if self.problems:
             right.append((f"✗ {count(len(self.problems), 'problem')}", "bad"))
         if self.draft.deviations:
-            right.append((f"◆ {len(self.draft.deviations)} not as {self.draft.resolved.project.condense.method} has it", "warn"))
-        if self._elsewhere is not None:
-            right.append(("changed on the disk", "bad"))
-        if self.unsaved or self.file.path is None:
-            right.append(("not saved", "warn"))
+            right.append((f"◆ {len(self.draft.deviations)} not {self.draft.resolved.project.condense.method}'s", "warn"))
         self.query_one(TitleLine).show(left, [], right)
 
     def _show_help(self) -> None:
@@ -188,8 +189,10 @@ class ProjectScreen(Screen[None]):
             self.query_one(HelpLine).explain(name, self.draft)
         elif isinstance(self.focused, GroupLine):
             self.query_one(HelpLine).explain_group(self.focused.group)
+        elif isinstance(self.focused, FilePreview):
+            self.query_one(HelpLine).say("The file as it will be saved: + new, - gone.", "the arrows scroll; p goes back to the form")
         else:
-            self.query_one(HelpLine).clear()
+            self.query_one(HelpLine).say("", "")
 
     def on_descendant_focus(self) -> None:
         """Explain another line."""
@@ -198,7 +201,7 @@ class ProjectScreen(Screen[None]):
 
     @property
     def _form_ready(self) -> bool:
-        return hasattr(self, "draft")
+        return hasattr(self, "history")
 
     def on_picker_at(self, event: Picker.At) -> None:
         """Explain the choice at the cursor."""
@@ -220,13 +223,15 @@ class ProjectScreen(Screen[None]):
             self._plan_timer = self.set_timer(PLAN_SECONDS, self._plan)
 
     def _plan(self) -> None:
-        self.query_one(PlanView).wait()
         self._planner.ask(self.draft.resolved, projects=self.file.place.parent, name=self.file.name)
+        self._plan_timer = self.set_timer(SLOW_SECONDS, self.query_one(PlanView).wait)
 
     def on_planned(self, event: Planned) -> None:
         """Show the plan, or what is wrong with the project on this machine."""
         if event.number != self._planner.number:
             return
+        if self._plan_timer is not None:
+            self._plan_timer.stop()
         if event.plan is not None:
             self.query_one(PlanView).show(event.plan)
         elif event.problem is not None:
@@ -251,62 +256,53 @@ class ProjectScreen(Screen[None]):
 
     def on_field_line_opened(self, event: FieldLine.Opened) -> None:
         """Keep what to go back to."""
-        self._before = self.draft
+        self.history.begin()
 
     def on_field_line_edited(self, event: FieldLine.Edited) -> None:
         """Show a change at once; when it is done, it can be undone as one."""
-        before = self._before or self.draft
-        self._change(before, {event.name: event.value}, done=event.done)
-        if event.done:
-            self._before = None
+        self._change({event.name: event.value}, done=event.done)
 
     def on_field_line_cancelled(self, event: FieldLine.Cancelled) -> None:
         """Show what was before the line opened."""
-        if self._before is not None:
-            before, self._before = self._before, None
-            self._show(before)
+        self.history.cancel()
+        self._changed()
 
-    def _change(self, before: Draft, changes: dict[str, Any], *, done: bool) -> None:
+    def _change(self, changes: dict[str, Any], *, done: bool = True) -> None:
         try:
-            after = changed(before, changes, self.file.place, fresh=self.file.path is None)
+            self.history.change(changes, self.file.place, fresh=self.file.path is None, done=done)
         except UserError as error:
             self.app.tell(f"{error}; e opens the file in an editor", "error")
-            after = before
-        if done and after.text != before.text:
-            self._done.append(before.text)
-            self._undone = []
-        if after.text != self.draft.text or after.problems != self.draft.problems:
-            self._show(after)
+        self._changed()
+
+    def _changed(self) -> None:
+        """Show another draft; what the plan found wrong with data or machine may be right now."""
+        said = {name: value for name, value in self.draft.given.items() if name.startswith(OF_THIS_MACHINE)}
+        if said != self._said_of_machine:
+            self._said_of_machine, self._misfit = said, None
+        self._show()
 
     def _settle(self) -> None:
         """Keep what is being typed and close its line."""
         line = next((line for line in self.query(FieldLine) if line.open), None)
-        if line is None:
-            return
-        edited = line.finish()
+        edited = line.finish() if line is not None else None
         if edited is not None:
             self.on_field_line_edited(edited)
 
     def action_undo(self) -> None:
         """Take the last change back."""
-        if self._done:
-            self._undone.append(self.draft.text)
-            self._show(read_draft(self._done.pop(), self.file.place))
+        self.history.undo(self.file.place)
+        self._changed()
 
     def action_redo(self) -> None:
         """Do again what was taken back."""
-        if self._undone:
-            self._done.append(self.draft.text)
-            self._show(read_draft(self._undone.pop(), self.file.place))
+        self.history.redo(self.file.place)
+        self._changed()
 
     def action_follow(self) -> None:
         """Take the method's value wherever there is another one."""
-        names = self.draft.deviations
-        if not names:
-            self.app.tell("every value is the method's already")
-            return
         self._settle()
-        self._change(self.draft, dict.fromkeys(names), done=True)
+        names = self.draft.deviations
+        self._change(dict.fromkeys(names))
         self.app.tell(f"{count(len(names), 'value')} taken from {self.draft.resolved.project.condense.method}; u takes that back")
 
     # Going about.
@@ -365,7 +361,6 @@ class ProjectScreen(Screen[None]):
         form = self.query_one(Form)
         names = [name for name in form.fields if name in self.problems]
         if not names:
-            self.app.tell("nothing is wrong")
             return
         here = form.at()
         self.remove_class("-preview")
@@ -383,7 +378,8 @@ class ProjectScreen(Screen[None]):
             form.go_to(self._left_at or "dataset.name")
         else:
             self._left_at = form.at()
-            self.call_after_refresh(preview.focus)
+            preview.focus()
+            self.call_after_refresh(preview.reveal, self._left_at)
 
     _left_at: str | None = None
 
@@ -402,7 +398,7 @@ class ProjectScreen(Screen[None]):
         if not self.is_current:
             return
         theirs = self.file.text_elsewhere()
-        if theirs is not None and not self.unsaved and self._before is None:
+        if theirs is not None and not self.unsaved and not self.history.open:
             if self._load():
                 self.app.tell(f"{self.file.place.name} was changed by another program and has been read again")
         elif theirs != self._elsewhere:
@@ -477,8 +473,7 @@ class ProjectScreen(Screen[None]):
             except UserError as error:
                 self.app.tell(f"cannot put both together: {error}", "error")
                 return False
-            self._done.append(self.draft.text)
-            self._show(both)
+            self.history.take(both)
         return answer in ("mine", "both")
 
     def _write(self, path: Path, *, quiet: bool) -> bool:
@@ -488,7 +483,8 @@ class ProjectScreen(Screen[None]):
             self.app.tell(f"not saved: {error}", "error")
             return False
         self._elsewhere = None
-        self._show(read_draft(self.draft.text, path))
+        self.history.draft = read_draft(self.draft.text, path)
+        self._show()
         self.app.watch_folder.look_now()
         if not quiet:
             wrong = f", with {count(len(self.problems), 'problem')}" if self.problems else ""
@@ -530,6 +526,6 @@ class ProjectScreen(Screen[None]):
             return False
         if isinstance(focused, FieldLine) and focused.open:
             return False  # it is about to give the cursor to what one types into
-        useful = {"undo": self._done, "redo": self._undone, "problem": self.problems, "follow": self.draft.deviations}
+        useful = {"undo": self.history.can_undo, "redo": self.history.can_redo, "problem": self.problems, "follow": self.draft.deviations}
         return bool(useful.get(action, True))
 

@@ -22,21 +22,18 @@ class HelpLine(Cells):
         said = spoken(draft.value(name))
         takes = bounds(name) + (", or nothing" if may_be_absent(name) else "")
         facts = [name, takes, extra.get("paper", ""), said if len(said) > LONG else ""]
-        self._show(plain_help(name), " · ".join(filter(None, facts)))
+        self.say(plain_help(name), " · ".join(filter(None, facts)))
 
     def explain_choice(self, name: str | None, choice: str, note: str) -> None:
         """Explain a choice for a key, whose note may be too long for its line."""
-        self._show(f"{choice}: {note}", f"{name} · {plain_help(name)}" if name else "")
+        self.say(f"{choice}: {note}", f"{name} · {plain_help(name)}" if name else "")
 
     def explain_group(self, group: Group) -> None:
         """Tell what is in a group."""
-        self._show(f"{group.title}.", ", ".join(name.partition(".")[2] for name in group.names))
+        self.say(f"{group.title}.", ", ".join(name.partition(".")[2] for name in group.names))
 
-    def clear(self) -> None:
-        """Say nothing."""
-        self._show("", "")
-
-    def _show(self, first: str, second: str) -> None:
+    def say(self, first: str, second: str) -> None:
+        """Show two lines."""
         self._lines = first, second
         self.redraw()
 

@@ -86,20 +86,34 @@ class FilePreview(VerticalScroll):
     FilePreview:focus { background-tint: $foreground 5%; }
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._after = ""
+        self._name: str | None = None  # the key whose line is kept in sight
+
     def compose(self) -> ComposeResult:
         """Hold the lines."""
         yield FileText()
 
     def show(self, before: str, after: str, name: str | None) -> None:
         """Show a text beside the one on the disk, and bring the line of the key `name` into sight."""
-        lines = preview_lines(before, after)
-        self.query_one(FileText).show(lines)
-        number = line_of(after, name) if name else None
+        self._after = after
+        self.query_one(FileText).show(preview_lines(before, after))
+        self.reveal(name)
+
+    def reveal(self, name: str | None) -> None:
+        """Bring the line of a key into sight, if the file has it."""
+        self._name = name
+        number = line_of(self._after, name) if name else None
         if number is not None:
-            place = next((index for index, line in enumerate(lines) if line.number == number), 0)
+            place = next((index for index, line in enumerate(self.query_one(FileText).lines) if line.number == number), 0)
             top, height = self.scroll_offset.y, self.size.height
             if not top <= place < top + height - 1:
                 self.call_after_refresh(self.scroll_to, y=max(place - height // 3, 0), animate=False)
+
+    def on_resize(self) -> None:
+        """Keep the line in sight when the plan below takes more room."""
+        self.reveal(self._name)
 
 
 STAGE = 10  # cells of the first column
@@ -117,9 +131,8 @@ class PlanView(Cells):
         self._table: Outline | None = None
 
     def wait(self) -> None:
-        """Say that a plan is being made, where none was shown yet."""
-        if not self._rows and self._table is None:
-            self._show([[("planning … a dataset that is new here is read through once", "muted")]], None)
+        """Say that a plan is being made, which takes a while."""
+        self._show([[("planning … a dataset that is new here is read through once", "muted")]], None)
 
     def show(self, plan: Outline) -> None:
         """Show a plan."""
