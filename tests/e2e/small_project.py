@@ -23,7 +23,7 @@ labels = ["convnet-d1-w8"]
 epochs = 3
 batch_size = 50
 [synthesise]
-iterations = 60
+iterations = 120
 [batch]
 size = 10
 [labels]
@@ -31,9 +31,9 @@ mode = "stored"
 [evaluate]
 students = ["convnet-d1-w8"]
 seeds = [0]
-epochs = 60
+epochs = 400
 batch_size = 10
-every = 20
+every = 100
 [compute]
 device = "cpu"
 threads = 1
