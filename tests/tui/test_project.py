@@ -373,7 +373,9 @@ class TestWrongValues:
         async def act(pilot, app):
             await go(pilot, "evaluate.epochs")
             await types(pilot, "0")
-            await pilot.press("enter", "s")
+            await pilot.press("enter")
+            await until(pilot, lambda text: "1 problem" in text)
+            await pilot.press("s")
             await until(pilot, lambda text: "with 1 problem" in text)
 
         drive(projects, act, path=path)

@@ -170,7 +170,12 @@ class TestWatchingARun:
         refresh = Cells.refresh
 
         async def doings(pilot, app):
-            monkeypatch.setattr(Cells, "refresh", lambda self, *regions, **more: drawn.append(self) or refresh(self, *regions, **more))
+            def noted(widget, *regions, **more):
+                if widget.screen is app.screen:
+                    drawn.append(widget)
+                return refresh(widget, *regions, **more)
+
+            monkeypatch.setattr(Cells, "refresh", noted)
             for _ in range(3):
                 app.screen.look()
                 await pilot.pause(0.2)
