@@ -93,6 +93,12 @@ class EdcApp(App[None]):
         """Send every cell of the next updates: something has been written to the terminal past the app."""
         self._painter.forget()
 
+    def on_resize(self) -> None:
+        """Draw the whole screen anew: what a terminal keeps of its picture in another size is its own affair."""
+        self.forget_picture()
+        if self.screen_stack:
+            self.screen.refresh(layout=True)
+
     def action_repaint(self) -> None:
         """Draw the whole screen anew, after something else has written over it."""
         self.forget_picture()
