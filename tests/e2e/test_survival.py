@@ -88,15 +88,10 @@ class Life:
         if target == "start":
             time.sleep(self.draws.uniform(0, 1.5))
         else:
-            until(lambda: self.got_on() and STAGES.index(self.stage()) >= STAGES.index(target))
+            until(lambda: self.got_on() and STAGES.index(stage_begun(self.run)) >= STAGES.index(target))
             time.sleep(self.draws.uniform(0, 0.5))
         until(lambda: self.worker() or self.process.poll() is not None)
         assert self.process.poll() is None, f"{self.kills}: it ended before it could be killed"
-
-    def stage(self) -> str:
-        """Return the stage at work."""
-        begun = [event for event in read_all(self.run.events) if event["event"] == "stage_started"]
-        return begun[-1]["stage"] if begun else STAGES[0]
 
     def got_on(self) -> bool:
         """Say whether this attempt has written a checkpoint or finished a step."""
@@ -106,7 +101,7 @@ class Life:
     def kill(self, target: str, victim: str) -> None:
         """Kill, and hold the computed status against what the log says."""
         worker = self.worker()
-        self.kills.append(f"{victim} at {target} in {self.stage()}")
+        self.kills.append(f"{victim} at {target} in {stage_begun(self.run)}")
         if victim != "worker":
             self.process.kill()
         if victim != "supervisor":
@@ -141,6 +136,12 @@ class Life:
     def note_finished(self) -> None:
         for path in self.run.stages.glob("*/*/done.json"):
             self.finished.setdefault(path, (path.stat().st_ino, path.stat().st_mtime_ns))
+
+
+def stage_begun(run: Run) -> str:
+    """Return the stage that was begun last."""
+    begun = [event for event in read_all(run.events) if event["event"] == "stage_started"]
+    return begun[-1]["stage"] if begun else STAGES[0]
 
 
 def modified(path: Path) -> float:
@@ -251,7 +252,7 @@ class TestAClosedTerminal:
         projects = make_projects(tmp_path)
         trap = "trap '' HUP; " if hang_up == "ignored" else ""  # as under nohup, and in the shells of some sudo configurations
         terminal = Terminal(projects, "sh", "-c", f"{trap}exec {shlex.join(command('run', 'small'))}")
-        until(lambda: terminal.shows("synthesise  condensed"))
+        until(lambda: terminal.shows("of small: ") and stage_begun(latest(projects)) == "synthesise")
         run = latest(projects)
         terminal.close()
         closed = time.monotonic()
