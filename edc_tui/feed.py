@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 from edc_tui.curves import CurveFile
 from engine.commands.tables import seconds
 from engine.errors import UserError
+from engine.files import FileMark, file_mark
 from engine.project.plan import STAGES
 from engine.runs.events import Tail, number
-from engine.runs.layout import Run, read_object
+from engine.runs.layout import Run, read_object, tables
 from engine.runs.status import RunStatus, run_status
 from engine.runs.store import read_run_toml
 from engine.runs.text import printable
@@ -87,7 +88,7 @@ class RunFeed:
         self._output = TextTail(run.worker_log)
         self._attempts: list[float] = []
         self._summary: dict[str, Any] = {}
-        self._summary_mark: tuple[int, int] | None = None
+        self._summary_mark: FileMark | None = None
         self._summary_problem: str | None = None
         self._frozen: dict[str, Any] | None = None
         self._frozen_problem: str | None = None
@@ -152,12 +153,9 @@ class RunFeed:
         return None if asked is None else asked + (number(request.get("grace")) or 0.0)
 
     def _read_summary(self) -> None:
-        try:
-            status = self.run.summary.stat()
-        except OSError:
-            return
-        if self._summary_mark != (status.st_ino, status.st_mtime_ns):
-            self._summary_mark = status.st_ino, status.st_mtime_ns
+        mark = file_mark(self.run.summary)
+        if mark not in (None, self._summary_mark):
+            self._summary_mark = mark
             summary, self._summary_problem = read_object(self.run.summary)
             self._summary = summary or self._summary
 
@@ -289,11 +287,6 @@ def stage_shown(view: View) -> str:
     place = stages.index(current)
     order = [*reversed(stages[: place + 1]), *stages[place + 1 :]]
     return next((stage for stage in order if stage in CURVED), current)
-
-
-def tables(value: object) -> dict[str, dict[str, Any]]:
-    """Return the entries of a JSON object that are objects themselves."""
-    return {str(name): entry for name, entry in value.items() if isinstance(entry, dict)} if isinstance(value, dict) else {}
 
 
 def inside(folder: Path, name: object) -> Path | None:

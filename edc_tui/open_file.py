@@ -3,15 +3,13 @@
 from pathlib import Path
 
 from engine.errors import RunError, UserError
-from engine.files import write_text
+from engine.files import FileMark, file_mark, write_text
 from engine.project.draft import Draft
 from engine.project.files import new_project_text, read_text
 from engine.runs.text import printable
 
 NEW = "new project"
 LONGEST_NAME = 200  # bytes; file systems take 255, and a run folder's lock has a name made of it
-
-Stamp = tuple[int, int, int]
 
 
 class OpenFile:
@@ -20,7 +18,7 @@ class OpenFile:
     def __init__(self, path: Path | None, projects: Path) -> None:
         self.path, self._projects = path, projects
         self.text = ""  # as it was read or written last; for a new project, what one begins with
-        self._stamp: Stamp | None = None
+        self._stamp: FileMark | None = None
 
     @property
     def name(self) -> str:
@@ -37,7 +35,7 @@ class OpenFile:
         if self.path is None:
             self.text = new_project_text(NEW, dataset="digits", method="edc", ipc=10)
         else:
-            stamp = _stamp(self.path)  # before the text: what is written in between is noticed
+            stamp = file_mark(self.path)  # before the text: what is written in between is noticed
             self.text, self._stamp = read_text(self.path), stamp
         return self.text
 
@@ -45,7 +43,7 @@ class OpenFile:
         """Return what another program has made of the file since it was read or written here; None when nothing, or when it is gone."""
         if self.path is None:
             return None
-        stamp = _stamp(self.path)
+        stamp = file_mark(self.path)
         if stamp == self._stamp or stamp is None:
             return None
         try:
@@ -68,16 +66,7 @@ class OpenFile:
         except OSError as error:
             raise RunError(f"cannot create {printable(path.parent)}: {error.strerror or error}") from error
         write_text(path, text)
-        self.path, self.text, self._stamp = path, text, _stamp(path)
-
-
-def _stamp(path: Path) -> Stamp | None:
-    """Return what changes when a file is written; None when it is not there."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns, status.st_size
+        self.path, self.text, self._stamp = path, text, file_mark(path)
 
 
 def stem(text: str) -> str:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edc_tui.feed import inside, tables
+from edc_tui.feed import inside
 from engine.errors import UserError
+from engine.files import file_mark
 from engine.project.plan import STAGES
-from engine.runs.layout import Run, read_object
+from engine.runs.layout import Run, read_object, tables
 from engine.runs.status import RunStatus, run_status
 from engine.runs.text import printable
 
@@ -37,7 +38,7 @@ class Pictures:
         """Raise UserError in one line when the file is missing or damaged."""
         from safetensors import SafetensorError, safe_open
 
-        self.mark = mark_of(path)
+        self.mark = file_mark(path)
         try:
             self._file = safe_open(path, "np")
             facts = json.loads((self._file.metadata() or {})[METADATA_KEY])
@@ -85,15 +86,6 @@ class Shown:
     problem: str = ""
 
 
-def mark_of(path: Path) -> tuple[int, int, int] | None:
-    """Return what changes when a file is replaced, None for a file that is not there."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns, status.st_size
-
-
 def step_folder(run: Run, stage: str) -> Path:
     """Return the folder of the condensed set's step in a stage."""
     return run.stage_folder(STAGES.index(stage) + 1, stage, STEP)
@@ -114,7 +106,7 @@ def find_source(run: Run, summary: Mapping[str, Any], *, initial: bool) -> Sourc
     return Source(chosen, INITIAL) if chosen.is_file() else None
 
 
-def look(run: Run, *, initial: bool, before: Shown | None = None) -> Shown:
+def look_at(run: Run, *, initial: bool, before: Shown | None = None) -> Shown:
     """Look for the images of a run; what was open before stays open while its file is the same."""
     if not run.folder.is_dir():
         return Shown(run, problem="the run's folder is gone")
@@ -122,7 +114,7 @@ def look(run: Run, *, initial: bool, before: Shown | None = None) -> Shown:
     source = find_source(run, summary, initial=initial)
     if source is None:
         return Shown(run, note=_reason(status, summary))
-    if before is not None and before.pictures is not None and before.pictures.mark == mark_of(source.path):
+    if before is not None and before.pictures is not None and before.pictures.mark == file_mark(source.path):
         pictures = before.pictures
     else:
         try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from textual.message import Message
 
+from engine.files import FileMark, file_mark
 from engine.runs.layout import Run
 from engine.runs.store import Listing, all_runs, list_run
 from engine.runs.text import printable
@@ -63,7 +64,7 @@ class Lister:
         today = time.localtime(now)[:3]  # the time of day in a status becomes a date at midnight
         seen: dict[Path, tuple[Any, Listing]] = {}
         for run in all_runs(self._projects):
-            mark = _mark(run.folder, now)
+            mark = _settled_mark(run.folder, now)
             before = self._runs.get(run.folder)
             if mark is not None and before is not None and before[0] == (mark, today) and not before[1].status.alive:
                 seen[run.folder] = before
@@ -80,7 +81,7 @@ class Lister:
             paths = []
         seen: dict[Path, tuple[Any, ProjectFile]] = {}
         for path in paths:
-            mark, before = _mark(path), self._files.get(path)
+            mark, before = file_mark(path), self._files.get(path)
             seen[path] = before if mark is not None and before is not None and before[0] == mark else (mark, read_project_file(path))
         self._files = seen
         return tuple(file for _, file in seen.values())
@@ -139,12 +140,7 @@ def _list(run: Run, now: float) -> Listing:
     return replace(listing, status=replace(listing.status, reason="", seen=None)) if listing.status.word == "running" else listing
 
 
-def _mark(path: Path, now: float | None = None) -> tuple[int, int, int] | None:
-    """Return what changes when a file or folder does; None while it is missing or, given `now`, still too new to tell."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    if now is not None and now - status.st_mtime < SETTLED_SECONDS:
-        return None
-    return status.st_ino, status.st_mtime_ns, status.st_size
+def _settled_mark(folder: Path, now: float) -> FileMark | None:
+    """Return what changes when a folder does; None while it is missing or still too new to tell."""
+    mark = file_mark(folder)
+    return None if mark is None or now - mark[1] / 1e9 < SETTLED_SECONDS else mark

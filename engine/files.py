@@ -11,6 +11,8 @@ from typing import Any
 
 from engine.errors import RunError
 
+FileMark = tuple[int, int, int]
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -50,6 +52,15 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file; raises OSError or ValueError, which readers of foreign folders must expect."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def file_mark(path: Path) -> FileMark | None:
+    """Return what changes when a file is written or replaced, so that it need not be read again before; None when it is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def digest(value: Any) -> str:

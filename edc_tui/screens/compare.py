@@ -9,8 +9,6 @@ from textual import events, on, work
 from textual.app import ComposeResult
 from textual.containers import Container
 from textual.message import Message
-from textual.screen import Screen
-from textual.timer import Timer
 
 from edc_tui.comparing import (
     ChartOf,
@@ -26,6 +24,7 @@ from edc_tui.comparing import (
 )
 from edc_tui.keys import bindings
 from edc_tui.screens.dialogs import Ask, Confirm
+from edc_tui.screens.looking import LookingScreen
 from edc_tui.widgets.cells import Canvas, Cells
 from edc_tui.widgets.chart import SMOOTHING, Chart
 from edc_tui.widgets.compare_table import CompareTable, TableLine
@@ -95,7 +94,7 @@ class ViewStrip(Cells):
                 self.post_message(self.Chosen(view))
 
 
-class CompareScreen(Screen[None]):
+class CompareScreen(LookingScreen):
     """Two to six runs side by side."""
 
     app: "EdcApp"
@@ -121,7 +120,6 @@ class CompareScreen(Screen[None]):
         self._smoothing, self._log, self._by_time = "light", False, False
         self._looking, self._again = threading.Lock(), False
         self._listed: object = None
-        self._timer: Timer | None = None
 
     def compose(self) -> ComposeResult:
         """Lay out the screen."""
@@ -140,17 +138,6 @@ class CompareScreen(Screen[None]):
         self._show_frame()
         self._timer = self.set_interval(self.app.interval * LOOK_EVERY, self._look_at_curves)
         self.look()
-
-    def on_screen_suspend(self) -> None:
-        """Look no more while another screen is in front."""
-        if self._timer is not None:
-            self._timer.pause()
-
-    def on_screen_resume(self) -> None:
-        """Look again."""
-        if self._timer is not None:
-            self._timer.resume()
-            self.look()
 
     def on_resize(self) -> None:
         """Draw as many charts as there is room for."""

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 from textual import on, work
 from textual.app import ComposeResult, SuspendNotSupported
 from textual.message import Message
-from textual.screen import Screen
-from textual.timer import Timer
 
 from edc_tui.keys import bindings
-from edc_tui.pictures import INITIAL, Pictures, Shown, look
+from edc_tui.pictures import INITIAL, Pictures, Shown, look_at
 from edc_tui.screens.dialogs import Choose
+from edc_tui.screens.looking import LookingScreen
 from edc_tui.widgets.cells import Cell
 from edc_tui.widgets.halfblock import Scale, half_blocks, scaled, scales
 from edc_tui.widgets.keybar import KeyBar
@@ -48,7 +47,7 @@ class TilesRead(Message):
         super().__init__()
 
 
-class GalleryScreen(Screen[None]):
+class GalleryScreen(LookingScreen):
     """The images of one run, or of two."""
 
     app: "EdcApp"
@@ -65,7 +64,6 @@ class GalleryScreen(Screen[None]):
         self._looking = threading.Lock()
         self._reading: object = None  # what is being read
         self._has_read: object = None
-        self._timer: Timer | None = None
 
     def compose(self) -> ComposeResult:
         """Lay out the screen."""
@@ -75,20 +73,9 @@ class GalleryScreen(Screen[None]):
 
     def on_mount(self) -> None:
         """Begin to look."""
-        self._timer = self.set_interval(self.app.interval * LOOK_EVERY, self._look)
+        self._timer = self.set_interval(self.app.interval * LOOK_EVERY, self.look)
         self._show_title()
-        self._look()
-
-    def on_screen_suspend(self) -> None:
-        """Look no more while another screen is in front."""
-        if self._timer is not None:
-            self._timer.pause()
-
-    def on_screen_resume(self) -> None:
-        """Look again."""
-        if self._timer is not None:
-            self._timer.resume()
-            self._look()
+        self.look()
 
     def on_resize(self) -> None:
         """Read what has come into sight."""
@@ -102,14 +89,14 @@ class GalleryScreen(Screen[None]):
     # Reading, in threads.
 
     @work(thread=True, exit_on_error=False, group="look")
-    def _look(self) -> None:
+    def look(self) -> None:
         """Look for the files, unless a look is still going on."""
         if not self._looking.acquire(blocking=False):
             return
         try:
             mode, panes = self.mode, self._panes(self.mode)
             before = {(shown.run, index): shown for index, shown in enumerate(self._shown)}
-            found = [look(run, initial=initial, before=before.get((run, index))) for index, (run, initial) in enumerate(panes)]
+            found = [look_at(run, initial=initial, before=before.get((run, index))) for index, (run, initial) in enumerate(panes)]
             self.post_message(Looked(tuple(found), mode))
         finally:
             self._looking.release()
@@ -124,7 +111,7 @@ class GalleryScreen(Screen[None]):
     def _show_look(self, event: Looked) -> None:
         """Show what a look has found."""
         if event.mode != self.mode:
-            self._look()
+            self.look()
             return
         if event.shown == self._shown:
             return
@@ -318,7 +305,7 @@ class GalleryScreen(Screen[None]):
         """Show initial images in place of the present ones, then both side by side, then the present ones."""
         modes = MODES if len(self.runs) == 1 else MODES[:2]
         self.mode = modes[(modes.index(self.mode) + 1) % len(modes)]
-        self._look()
+        self.look()
 
     def action_choose_class(self) -> None:
         """Choose a class by its name."""
@@ -380,7 +367,7 @@ class GalleryScreen(Screen[None]):
     def _set_runs(self, runs: list[Run]) -> None:
         self.runs, self.mode = runs, MODES[0]
         self._show_title()
-        self._look()
+        self.look()
 
 
 def _labels(names: Sequence[str]) -> dict[str, str]:

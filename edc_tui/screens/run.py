@@ -6,13 +6,12 @@ from textual import events, on, work
 from textual.app import ComposeResult
 from textual.containers import Container, Horizontal
 from textual.message import Message
-from textual.screen import Screen
-from textual.timer import Timer
 from textual.widgets import Input
 
 from edc_tui.charts import X_NAMES, ChartPlan, charts_of
 from edc_tui.feed import CURVED, Look, RunFeed, View, stage_shown
 from edc_tui.keys import bindings
+from edc_tui.screens.looking import LookingScreen
 from edc_tui.widgets.chart import SMOOTHING, Chart
 from edc_tui.widgets.facts import Facts, Notice, ResultTable, RunHeader, notice_lines, results_of
 from edc_tui.widgets.keybar import KeyBar
@@ -37,7 +36,7 @@ class Looked(Message):
         super().__init__()
 
 
-class RunScreen(Screen[None]):
+class RunScreen(LookingScreen):
     """One run, live or ended."""
 
     BINDINGS = bindings("run")
@@ -76,7 +75,6 @@ class RunScreen(Screen[None]):
         self._smoothing, self._by_time = "light", False
         self._looking = False
         self._trouble = ""  # why the last look found nothing
-        self._timer: Timer | None = None
 
     def compose(self) -> ComposeResult:
         """Lay out the screen."""
@@ -97,17 +95,6 @@ class RunScreen(Screen[None]):
         """Begin to look."""
         self._timer = self.set_interval(self.app.interval, self.look)
         self.look()
-
-    def on_screen_suspend(self) -> None:
-        """Look no more while another screen is in front."""
-        if self._timer is not None:
-            self._timer.pause()
-
-    def on_screen_resume(self) -> None:
-        """Look again."""
-        if self._timer is not None:
-            self._timer.resume()
-            self.look()
 
     def look(self) -> None:
         """Read what is new, unless a look is still going on."""

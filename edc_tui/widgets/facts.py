@@ -7,13 +7,13 @@ from typing import Any
 
 from rich.cells import cell_len
 
-from edc_tui.feed import View, tables, text_line
+from edc_tui.feed import View, text_line
 from edc_tui.widgets.cells import Canvas, Cells, cut
 from edc_tui.words import short_duration, status_glyph, status_style
 from engine.commands.report import SET_ORDER
 from engine.commands.tables import count, percent, seconds, size
 from engine.runs.events import number
-from engine.runs.layout import Run
+from engine.runs.layout import Run, tables
 from engine.runs.text import clock, printable
 
 Part = tuple[str, str]  # text and style

@@ -9,8 +9,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from engine.commands.tables import make_console, seconds
+from engine.files import FileMark, file_mark
 from engine.runs.events import Tail, number, read_metrics
-from engine.runs.layout import Run, read_object
+from engine.runs.layout import Run, read_object, tables
 from engine.runs.status import run_status
 from engine.runs.text import printable
 
@@ -59,7 +60,7 @@ class Follower:
         if not from_start:
             self._events.read()
         self._since = 0.0 if from_start else time.time()  # an older heartbeat belongs to an earlier attempt
-        self._summary_mark: tuple[int, int] | None = None
+        self._summary_mark: FileMark | None = None
         self._metrics: Tail | None = None
 
     def look(self) -> list[dict[str, Any]]:
@@ -82,15 +83,12 @@ class Follower:
         return result if isinstance(result, dict) else {}
 
     def _read_summary(self) -> None:
-        try:
-            status = self.run.summary.stat()
-        except OSError:
-            return
-        if self._summary_mark != (status.st_ino, status.st_mtime_ns):
-            self._summary_mark = status.st_ino, status.st_mtime_ns
+        mark = file_mark(self.run.summary)
+        if mark not in (None, self._summary_mark):
+            self._summary_mark = mark
             summary = read_object(self.run.summary)[0] or {}
-            self.now.stages = _tables(summary.get("stages"))
-            self.now.steps = _tables(summary.get("steps"))
+            self.now.stages = tables(summary.get("stages"))
+            self.now.steps = tables(summary.get("steps"))
 
     def _read_place(self) -> None:
         waits = (read_object(self.run.process)[0] or {}).get("waits")
@@ -109,11 +107,6 @@ class Follower:
             self._metrics = Tail(self.run.stages / str(folder) / "metrics.jsonl", last_bytes=RECENT_BYTES) if folder else None
         now.done, now.total, now.rate = (number(beat.get(name)) or 0.0 for name in ("done", "total", "rate"))
         now.unit = str(beat.get("unit", ""))
-
-
-def _tables(value: object) -> dict[str, dict[str, Any]]:
-    """Return the entries of a JSON object that are objects themselves."""
-    return {str(name): entry for name, entry in value.items() if isinstance(entry, dict)} if isinstance(value, dict) else {}
 
 
 def event_line(follower: Follower, event: dict[str, Any]) -> str | None:

@@ -124,3 +124,8 @@ def read_object(path: Path) -> tuple[dict[str, Any] | None, str | None]:
     if not isinstance(value, dict):
         return None, f"{path.name} holds no JSON object"
     return value, None
+
+
+def tables(value: object) -> dict[str, dict[str, Any]]:
+    """Return the entries of a JSON object that are objects themselves; none where a broken file holds something else."""
+    return {str(name): entry for name, entry in value.items() if isinstance(entry, dict)} if isinstance(value, dict) else {}

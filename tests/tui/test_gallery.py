@@ -173,7 +173,7 @@ class TestForming:
             refreshed = []
             monkeypatch.setattr(type(pilot.app.screen.grid), "refresh", lambda grid, *regions, **options: refreshed.append(regions))
             for _ in range(5):
-                pilot.app.screen._look()
+                pilot.app.screen.look()
                 await pilot.pause(0.1)
             assert refreshed == []
 
