@@ -6,6 +6,7 @@ import re
 import time
 from pathlib import Path
 
+from edc_tui.app import EdcApp
 from engine.runs.events import MetricsWriter
 
 
@@ -33,6 +34,18 @@ async def until(pilot, condition, seconds=10.0):
 def run_async(coroutine):
     """Run a test's coroutine to its end."""
     return asyncio.run(coroutine)
+
+
+def use(projects, doings, size=(120, 40), make=EdcApp, **options):
+    """Open the app (`make` makes it) on a projects folder and do something in it: `doings(pilot, app)`."""
+
+    async def session():
+        app = make(projects, **options)
+        async with app.run_test(size=size, notifications=True) as pilot:
+            await until(pilot, lambda text: "looking …" not in text)
+            return await doings(pilot, app)
+
+    return run_async(session())
 
 
 def write_metrics(folder, rows):

@@ -1,23 +1,13 @@
 """The app as a whole: the command palette, colours, slow links, and news from other places."""
 
 import pytest
-from app_driver import run_async, screen_svg, screen_text, until
+from app_driver import screen_svg, screen_text, until, use
 
 from edc_tui.app import EdcApp
 from edc_tui.cli import farewell
 from edc_tui.machine import read_gpus
 from edc_tui.screens.home import HomeScreen
 from edc_tui.settings import read_state
-
-
-def use(projects, doings, size=(120, 40), **options):
-    async def session():
-        app = EdcApp(projects, **options)
-        async with app.run_test(size=size, notifications=True) as pilot:
-            await until(pilot, lambda text: "looking …" not in text)
-            return await doings(pilot, app)
-
-    return run_async(session())
 
 
 class TestTheCommandPalette:

@@ -2,11 +2,13 @@
 
 import os
 import time
+from functools import partial
 from importlib import resources
 from pathlib import Path
 
+import app_driver
 import pytest
-from app_driver import check_snapshot, run_async, screen_text, until
+from app_driver import check_snapshot, screen_text, until
 from textual.widgets import Input
 
 from edc_tui.app import EdcApp
@@ -38,16 +40,7 @@ class Recorder(EdcApp):
         self.opened.append(("gallery", [run.id for run in runs]))
 
 
-def use(projects, doings, size=(120, 40), **options):
-    """Open the app on a projects folder and do something in it: `doings(pilot, app)`."""
-
-    async def session():
-        app = Recorder(projects, **options)
-        async with app.run_test(size=size, notifications=True) as pilot:
-            await until(pilot, lambda text: "looking …" not in text)
-            return await doings(pilot, app)
-
-    return run_async(session())
+use = partial(app_driver.use, make=Recorder)
 
 
 def look(projects, size=(120, 40)):

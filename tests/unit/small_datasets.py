@@ -7,6 +7,16 @@ import tarfile
 import numpy as np
 from PIL import Image
 
+RESOLUTIONS = {  # working sides in px, here and in the papers
+    "cifar10": 32,
+    "cifar100": 32,
+    "tiny-imagenet": 64,
+    "imagenet-10": 224,
+    "imagenet-1k": 224,
+    "imagenet-21k-p": 224,
+    "fashion-mnist": 32,
+    "digits": 16,
+}
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 

@@ -1,6 +1,7 @@
 """Combinations of keys that make no sense are refused in one line; those that make sense are not."""
 
 import pytest
+from small_datasets import RESOLUTIONS
 
 from engine.errors import UserError
 from engine.models.registry import check_model, list_models, normalisation
@@ -8,18 +9,7 @@ from engine.project.checks import INEFFECTIVE, combination_problems, has_effect,
 from engine.project.resolve import method_names, resolve
 from engine.project.schema import Project, keys
 
-DATASETS = {
-    "digits": 16,
-    "fashion-mnist": 32,
-    "cifar10": 32,
-    "cifar100": 32,
-    "tiny-imagenet": 64,
-    "imagenet-10": 224,
-    "imagenet-1k": 224,
-    "imagenet-21k-p": 224,
-    "folder": 32,
-    "unheard-of": 48,
-}
+DATASETS = RESOLUTIONS | {"folder": 32, "unheard-of": 48}
 
 
 def problems(resolution=32, **given):

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from small_datasets import RESOLUTIONS
 
 from engine.commands.methods import COMPARED, LADDER, method_keys, short
 from engine.commands.tables import Column, make_console, print_blocks
@@ -194,16 +195,7 @@ class TestResolutions:
             for layer in load_method(path.stem).layers
             for name in layer.get("dataset", [])
         }
-        assert {name: dataset_resolution(name) for name in named} == {
-            "cifar10": 32,
-            "cifar100": 32,
-            "tiny-imagenet": 64,
-            "imagenet-10": 224,
-            "imagenet-1k": 224,
-            "imagenet-21k-p": 224,
-            "fashion-mnist": 32,
-            "digits": 16,
-        }
+        assert {name: dataset_resolution(name) for name in named} == RESOLUTIONS
 
     def test_where_a_dataset_is_listed_as_well_both_say_the_same(self):
         for info in list_datasets():

@@ -6,22 +6,13 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from small_datasets import RESOLUTIONS
 
 from engine.project.checks import has_effect, value_of
 from engine.project.resolve import flatten, layer_values, load_method, load_profile, method_names, resolve
 from engine.project.schema import keys
 
 TEXT = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
-DATASETS = {
-    "cifar10": 32,
-    "cifar100": 32,
-    "tiny-imagenet": 64,
-    "imagenet-10": 224,
-    "imagenet-1k": 224,
-    "imagenet-21k-p": 224,
-    "fashion-mnist": 32,
-    "digits": 16,
-}
 COLUMNS = {  # header of a column of settings -> dataset and working resolution
     "CIFAR-10": ("cifar10", 32),
     "CIFAR-100": ("cifar100", 32),
@@ -134,7 +125,7 @@ class TestTheTableOfDefects:
                 for profile in re.findall(r"`(.+?)`", profiles):
                     found = [
                         layer_values(load_profile(profile).layers, dataset=dataset, ipc=10, resolution=side).get(key)
-                        for dataset, side in DATASETS.items()
+                        for dataset, side in RESOLUTIONS.items()
                     ]
                     assert wanted in found, (name, key, profile)
 

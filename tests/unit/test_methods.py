@@ -3,22 +3,13 @@
 import re
 
 import pytest
+from small_datasets import RESOLUTIONS
 
 from engine.project.checks import student_learning_rate
 from engine.project.resolve import COMPAT, METHODS, flatten, load_method, load_profile, method_names, resolve
 from engine.project.schema import keys
 
-DATASETS = {
-    "cifar10": 32,
-    "cifar100": 32,
-    "tiny-imagenet": 64,
-    "imagenet-10": 224,
-    "imagenet-1k": 224,
-    "imagenet-21k-p": 224,
-    "fashion-mnist": 32,
-    "digits": 16,
-    "folder": 32,
-}
+DATASETS = RESOLUTIONS | {"folder": 32}
 LADDER = ["g-vbsm", *(f"config-{letter}" for letter in "abcdefg")]
 EIGHT = ["resnet18", "convnet-w128", "mobilenet-v2", "wrn-16-2", "shufflenet-v2-0.5", "convnet-d1", "convnet-d2", "convnet-w32"]
 FIVE = EIGHT[:5]
