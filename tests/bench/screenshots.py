@@ -6,6 +6,7 @@
 
 import argparse
 import asyncio
+import contextlib
 import shutil
 import subprocess
 import sys
@@ -29,15 +30,17 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where the SVG files go")
     parser.add_argument("--projects", type=Path, help="take a run from here instead of making one")
     options = parser.parse_args()
-    options.folder.mkdir(parents=True, exist_ok=True)
+    folder = options.folder.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
     if options.projects is not None:
-        asyncio.run(pictures(options.projects, options.folder))
+        asyncio.run(pictures(options.projects, folder))
         return
-    with tempfile.TemporaryDirectory() as scratch:
-        projects = Path(scratch)
+    with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):  # lest the pictures name a folder of this machine
+        projects = Path("projects")
+        projects.mkdir()
         shutil.copy(ROOT / "projects" / "quickstart.toml", projects)
-        subprocess.run([sys.executable, "-m", "engine.cli", "--projects", projects, "run", "quickstart"], cwd=ROOT, check=True)
-        asyncio.run(pictures(projects, options.folder))
+        subprocess.run([sys.executable, "-m", "engine.cli", "run", "quickstart"], check=True)
+        asyncio.run(pictures(projects, folder))
 
 
 async def pictures(projects: Path, folder: Path) -> None:
