@@ -21,7 +21,7 @@ def ending_on_hangup(leave: Callable[[], object], terminal: int = 0) -> Iterator
     """
 
     def asked(number: int, frame: object) -> None:
-        if _is_gone(terminal):
+        if _is_gone(terminal, wait=0):
             os._exit(HUNG_UP)
         timer = threading.Timer(PATIENCE_SECONDS, os._exit, [128 + number])
         timer.daemon = True
@@ -42,13 +42,12 @@ def ending_on_hangup(leave: Callable[[], object], terminal: int = 0) -> Iterator
 
 def _end_when_gone(terminal: int) -> None:
     """Wait, at no cost, until the terminal hangs up."""
-    watcher = select.poll()
-    watcher.register(terminal, 0)  # POLLHUP and POLLERR come without being asked for
-    if any(happened & (select.POLLHUP | select.POLLERR) for _, happened in watcher.poll()):
+    if _is_gone(terminal, wait=None):
         os._exit(HUNG_UP)
 
 
-def _is_gone(terminal: int) -> bool:
+def _is_gone(terminal: int, wait: int | None) -> bool:
+    """Say whether the terminal has hung up, or does within `wait` milliseconds (None: however long it takes)."""
     watcher = select.poll()
-    watcher.register(terminal, 0)
-    return any(happened & (select.POLLHUP | select.POLLERR) for _, happened in watcher.poll(0))
+    watcher.register(terminal, 0)  # POLLHUP and POLLERR come without being asked for
+    return any(happened & (select.POLLHUP | select.POLLERR) for _, happened in watcher.poll(wait))

@@ -20,7 +20,6 @@ class Key:
     description: str
     help: str
     show: bool = True
-    group: str = ""
 
 
 KEYS: dict[str, tuple[Key, ...]] = {
@@ -222,11 +221,7 @@ def bindings(room: str) -> list["Binding"]:
     """Return the bindings of a room, for the BINDINGS of its screen or widget."""
     from textual.binding import Binding
 
-    groups = {key.group: Binding.Group(key.group, compact=True) for key in KEYS[room] if key.group}
-    return [
-        Binding(key.key, key.action, key.description, id=key.id, tooltip=key.help, show=key.show, group=groups.get(key.group))
-        for key in KEYS[room]
-    ]
+    return [Binding(key.key, key.action, key.description, id=key.id, tooltip=key.help, show=key.show) for key in KEYS[room]]
 
 
 def every_key() -> dict[str, Key]:

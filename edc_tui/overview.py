@@ -8,7 +8,6 @@ from typing import Any
 
 from edc_tui.filtering import Filter
 from edc_tui.watch import ProjectFile
-from edc_tui.words import STATUS
 from engine.commands.runs import best_condensed
 from engine.runs.events import number
 from engine.runs.store import Listing
@@ -100,7 +99,7 @@ def _group_rank(name: str, runs: Sequence[Listing], file: ProjectFile | None, or
 
 def _status_rank(listing: Listing) -> int:
     word = listing.status.word
-    return _STATUS_ORDER.index(word) if word in STATUS else len(_STATUS_ORDER)
+    return _STATUS_ORDER.index(word) if word in _STATUS_ORDER else len(_STATUS_ORDER)
 
 
 def _backwards(text: str) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edc_tui.words import fraction
 from engine.commands.tables import count, size
 from engine.runs.layout import Run
 from engine.runs.process import GRACE_SECONDS
@@ -93,16 +94,10 @@ def _names(runs: Sequence[Run], statuses: Sequence[RunStatus]) -> list[str]:
     """Return which runs are meant and what they are at, a few by name."""
     lines = []
     for run, status in list(zip(runs, statuses, strict=True))[:SHOWN]:
-        place = f", {status.stage} at {status.done:.0f} of {status.total:.0f} {status.unit or ''}".rstrip() if _progress(status) else ""
+        known = status.stage and fraction(status.done, status.total) is not None
+        place = f", {status.stage} at {status.done:.0f} of {status.total:.0f} {status.unit or ''}".rstrip() if known else ""
         name = run.project if len(runs) == 1 else f"{run.project} {run.id}"
         lines.append(f"{name}: {status.word}{place}")
     if len(runs) > SHOWN:
         lines.append(f"and {len(runs) - SHOWN} more")
     return lines
-
-
-def _progress(status: RunStatus) -> bool:
-    import math
-
-    numbers = (status.done, status.total)
-    return bool(status.stage and status.total) and all(value is not None and math.isfinite(value) for value in numbers)

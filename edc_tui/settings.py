@@ -1,4 +1,4 @@
-"""What the app remembers and what its user sets: keys.toml in the configuration folder, tui.json in the state folder."""
+"""What the app remembers and what its user sets: keys.toml in the configuration folder, tui.json in the state folder, the editor."""
 
 import difflib
 import os
@@ -26,6 +26,11 @@ def state_folder() -> Path:
 def _home(variable: str, otherwise: str) -> Path:
     value = os.environ.get(variable, "")
     return (Path(value) if Path(value).is_absolute() else Path.home() / otherwise) / "edc"
+
+
+def editor() -> str:
+    """Return the command of the user's editor, empty where none is set."""
+    return os.environ.get("VISUAL") or os.environ.get("EDITOR") or ""
 
 
 def read_keymap(path: Path) -> tuple[dict[str, str], list[str]]:

@@ -22,7 +22,10 @@ SETTLED_SECONDS = 3.0  # a folder changed this short a while ago may change agai
 
 @dataclass(frozen=True)
 class ProjectFile:
-    """A project file: its path, when it was last changed (unix seconds), and what it asks for, or what is wrong with it."""
+    """A project file: its path, when it was last changed (unix seconds), and what it asks for, or what is wrong with it.
+
+    `sweep`: it has a table [sweep], of which `edc sweep` makes several projects, and is none itself.
+    """
 
     path: Path
     changed: float
@@ -30,6 +33,7 @@ class ProjectFile:
     method: str = ""
     ipc: str = ""
     problem: str | None = None
+    sweep: bool = False
 
     @property
     def name(self) -> str:
@@ -131,7 +135,7 @@ def read_project_file(path: Path) -> ProjectFile:
     dataset, condense = (value if isinstance(value, dict) else {} for value in (values.get("dataset"), values.get("condense")))
     asked = (dataset, "name"), (condense, "method"), (condense, "ipc")
     words = (printable(table[key], 40) if key in table else "" for table, key in asked)
-    return ProjectFile(path, changed, *words)
+    return ProjectFile(path, changed, *words, sweep="sweep" in values)
 
 
 def _list(run: Run, now: float) -> Listing:

@@ -405,15 +405,17 @@ def clean(
     """
     from engine.commands.cache import clean_command
 
-    folder = _folder(context, projects or (context.parent.params.get("projects") if context.parent else None), must_exist=True)
-    clean_command(folder, yes=yes, dry_run=dry_run, as_json=as_json)
+    clean_command(_folder(context, projects, must_exist=True), yes=yes, dry_run=dry_run, as_json=as_json)
 
 
 def _folder(context: typer.Context, option: Path | None, *, must_exist: bool = False) -> Path:
-    """Return the projects folder: the option after the command, or before it, or what stands for it."""
+    """Return the projects folder: the option after the command, or after one of those that it is a part of, or what stands for it."""
     from engine.runs.store import find_projects_folder
 
-    return find_projects_folder(option or context.find_root().params.get("projects"), must_exist=must_exist)
+    outer = context.parent
+    while option is None and outer is not None:
+        option, outer = outer.params.get("projects"), outer.parent
+    return find_projects_folder(option, must_exist=must_exist)
 
 
 def _complain(text: str, status: int) -> int:

@@ -13,17 +13,19 @@ from textual.widgets.option_list import Option
 from edc_tui.keys import bindings
 from engine.runs.text import printable
 
-CSS = """
+WIDTH = 76
+BOX = """
 {name} {{ align: center middle; }}
 {name}:ansi {{ background: ansi_default; }}
 {name} > Vertical {{
-    width: 76; max-width: 96%; height: auto; max-height: 96%; padding: 1 2; background: $surface; border: round $primary;
+    width: {width}; max-width: 96%; height: auto; max-height: 96%; padding: 1 2; background: $surface; border: round $primary;
 }}
-{name} #title {{ text-style: bold; }}
+{name} .title {{ text-style: bold; }}
 {name} .line {{ margin-top: 1; }}
 {name} #buttons {{ height: auto; width: auto; margin-top: 1; }}
 {name} Button {{ margin-right: 2; min-width: 12; }}
 {name} Input {{ margin-top: 1; }}
+{name} VerticalScroll {{ height: auto; max-height: 40vh; margin-top: 1; scrollbar-size-vertical: 1; }}
 {name} OptionList {{ height: auto; max-height: 16; margin-top: 1; }}
 {name} #problem {{ color: $text-error; height: auto; }}
 """
@@ -32,7 +34,7 @@ CSS = """
 class Confirm(ModalScreen[bool]):
     """Says what will happen and asks whether it shall; a click beside it means no."""
 
-    DEFAULT_CSS = CSS.format(name="Confirm")
+    DEFAULT_CSS = BOX.format(name="Confirm", width=WIDTH)
     BINDINGS = bindings("dialog")
     AUTO_FOCUS = "#yes"
 
@@ -46,12 +48,12 @@ class Confirm(ModalScreen[bool]):
     def compose(self) -> ComposeResult:
         """Lay out the question."""
         with Vertical():
-            yield Static(self._title, markup=False, id="title")
+            yield Static(self._title, markup=False, classes="title")
             for line in self._lines:
                 yield Static(line, markup=False, classes="line")
             with Horizontal(id="buttons"):
-                yield Button(_underlined("y", self._yes), id="yes", variant="error" if self._danger else "primary", compact=True)
-                yield Button(_underlined("n", "No"), id="no", compact=True)
+                yield Button(underlined("y", self._yes), id="yes", variant="error" if self._danger else "primary", compact=True)
+                yield Button(underlined("n", "No"), id="no", compact=True)
 
     @on(Button.Pressed, "#yes")
     def action_yes(self) -> None:
@@ -77,18 +79,18 @@ class Confirm(ModalScreen[bool]):
 class Ask(ModalScreen[str | None]):
     """Asks for a line of text; `check` returns what is wrong with it, or None."""
 
-    DEFAULT_CSS = CSS.format(name="Ask")
+    DEFAULT_CSS = BOX.format(name="Ask", width=WIDTH)
     BINDINGS = [("escape", "cancel", "Cancel")]
 
-    def __init__(self, title: str, value: str = "", *, placeholder: str = "", check: Callable[[str], str | None] | None = None) -> None:
+    def __init__(self, title: str, value: str = "", *, check: Callable[[str], str | None] | None = None) -> None:
         super().__init__()
-        self._title, self._value, self._placeholder, self._check = printable(title), value, placeholder, check
+        self._title, self._value, self._check = printable(title), value, check
 
     def compose(self) -> ComposeResult:
         """Lay out the question."""
         with Vertical():
-            yield Static(self._title, markup=False, id="title")
-            yield Input(self._value, placeholder=self._placeholder)
+            yield Static(self._title, markup=False, classes="title")
+            yield Input(self._value)
             yield Static("", markup=False, id="problem")
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
@@ -107,7 +109,7 @@ class Ask(ModalScreen[str | None]):
 class Choose(ModalScreen[str | None]):
     """Asks for one of several; gives its text, or None."""
 
-    DEFAULT_CSS = CSS.format(name="Choose")
+    DEFAULT_CSS = BOX.format(name="Choose", width=WIDTH)
     BINDINGS = [("escape", "cancel", "Cancel")]
 
     def __init__(self, title: str, options: Sequence[str], current: str | None = None) -> None:
@@ -117,7 +119,7 @@ class Choose(ModalScreen[str | None]):
     def compose(self) -> ComposeResult:
         """Lay out the question."""
         with Vertical():
-            yield Static(self._title, markup=False, id="title")
+            yield Static(self._title, markup=False, classes="title")
             yield OptionList(*(Option(Content(printable(option))) for option in self._options))
 
     def on_mount(self) -> None:
@@ -134,6 +136,6 @@ class Choose(ModalScreen[str | None]):
         self.dismiss(None)
 
 
-def _underlined(key: str, text: str) -> Content:
+def underlined(key: str, text: str) -> Content:
     """Return a button's text with the key that presses it."""
     return Content.assemble((key, "underline"), f" {printable(text)}")

@@ -27,6 +27,7 @@ TITLES = {
     "log": "Log",
     "gallery": "Images",
     "compare": "Comparing",
+    "table": "In the table",
     "dialog": "A question",
 }
 

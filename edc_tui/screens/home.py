@@ -1,6 +1,5 @@
 """The home screen: every project and its runs in one list, what has happened lately, and how busy the machine is."""
 
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +13,8 @@ from textual.widgets import Input
 from edc_tui.filtering import Filter, parse_filter
 from edc_tui.keys import bindings
 from edc_tui.overview import ORDERS, Entry, entries, run_key
-from edc_tui.screens.home_rows import COLUMNS, make_row
-from edc_tui.settings import read_state, remember
+from edc_tui.screens.home_rows import COLUMNS, make_row, sweep_words
+from edc_tui.settings import editor, read_state, remember
 from edc_tui.watch import RunsChanged
 from edc_tui.widgets.happenings import Happenings
 from edc_tui.widgets.keybar import KeyBar
@@ -26,6 +25,7 @@ from edc_tui.widgets.welcome import Welcome
 from engine.commands.tables import count
 from engine.errors import UserError
 from engine.runs.layout import Run
+from engine.runs.store import Listing
 
 if TYPE_CHECKING:
     from edc_tui.app import EdcApp
@@ -58,6 +58,7 @@ class HomeScreen(Screen[None]):
         self._order = state["order"] if state.get("order") in ORDERS else ORDERS[0]
         self._grouped = state.get("grouped") is not False
         self._folded: set[str] = set()
+        self._listings: dict[str, Listing] = {}  # by their keys
         self._marked: dict[str, Run] = {}
         self._filter: Filter | None = None
         self._problem = ""
@@ -84,8 +85,8 @@ class HomeScreen(Screen[None]):
     def on_runs_changed(self, event: RunsChanged) -> None:
         """Show what there is now."""
         self._looked = True
-        there = {run_key(listing) for listing in event.listings}
-        self._marked = {key: run for key, run in self._marked.items() if key in there}
+        self._listings = {run_key(listing): listing for listing in event.listings}
+        self._marked = {key: run for key, run in self._marked.items() if key in self._listings}
         self._show()
 
     def on_told(self) -> None:
@@ -114,9 +115,8 @@ class HomeScreen(Screen[None]):
 
     def _show_title(self) -> None:
         app = self.app
-        runs = sum(entry.listing is not None for entry in self._entries.values())
         alive = sum(listing.status.alive for listing in app.listings)
-        names = {file.name for file in app.project_files} | {listing.run.project for listing in app.listings}
+        names = {file.name for file in app.project_files if not file.sweep} | {listing.run.project for listing in app.listings}
         left = [("edc ", "strong"), (_short(app.projects), "")]
         at_work = (f"{alive} at work", "accent" if alive else "muted")
         right = [(count(len(names), "project"), ""), (count(len(app.listings), "run"), ""), at_work]
@@ -127,7 +127,7 @@ class HomeScreen(Screen[None]):
         if self._problem:
             middle.append((self._problem, "bad"))
         elif self._filter is not None and self._looked:
-            shown = runs if self._grouped is False or not self._folded else sum(len(entry.listings) for entry in self._entries.values())
+            shown = sum(entry.listing is not None for entry in self._entries.values())
             middle.append((f"filter {self._filter.text!r}: {shown} of {len(app.listings)}", "warn"))
         if self._order != ORDERS[0]:
             middle.append((f"by {self._order}", "muted"))
@@ -154,19 +154,21 @@ class HomeScreen(Screen[None]):
         """Hide the keys that would do nothing now."""
         if not self.is_mounted:
             return True
-        here, targets = self._here(), self._targets()
-        statuses = [listing.status for listing in self.app.listings if listing.run in targets]
+        here, targets, path = self._here(), self._targets(), self._project_path()
+        keys = self._marked or ([here.key] if here and here.listing else [])
+        statuses = [self._listings[key].status for key in keys if key in self._listings]
+        project = path is not None and not (here and here.file and here.file.sweep)
         applies = {
             "open": here is not None,
             "mark": here is not None and here.listing is not None,
             "compare": 2 <= len(self._marked) <= MOST_COMPARED,
-            "start": self._project_path() is not None and not self._marked,
+            "start": project and not self._marked,
             "stop": any(status.alive for status in statuses),
             "resume": any(status.resumable for status in statuses),
             "remove": bool(statuses) and not any(status.alive for status in statuses),
             "images": 1 <= len(targets) <= 2,
-            "edit": self._project_path() is not None,
-            "editor": self._project_path() is not None and bool(_editor()),
+            "edit": project,
+            "editor": path is not None and bool(editor()),
             "copy": here is not None and here.listing is not None,
             "fold": self._grouped and here is not None,
             "filter": bool(self.app.listings or self.app.project_files),
@@ -191,6 +193,8 @@ class HomeScreen(Screen[None]):
             return
         if here.listing is not None:
             self.app.open_run(here.listing.run)
+        elif here.file is not None and here.file.sweep:
+            self.app.tell(f"{here.file.name}.toml {sweep_words(here.file.name)}")
         elif here.file is not None:
             self.app.open_project(here.file.path)
         else:
@@ -257,7 +261,7 @@ class HomeScreen(Screen[None]):
         """Change the project in the user's editor."""
         path = self._project_path()
         if path is not None:
-            self.app.edit_outside(path, _editor())
+            self.app.edit_outside(path, editor())
 
     def action_quickstart(self) -> None:
         """Offer the quickstart."""
@@ -310,7 +314,6 @@ class HomeScreen(Screen[None]):
         except UserError as error:
             self._problem = str(error)
         self._show()
-        self._show_title()
 
     @on(Input.Submitted, "#filter")
     def _filter_done(self) -> None:
@@ -328,10 +331,6 @@ class HomeScreen(Screen[None]):
         else:
             self._marked = {}
             self._show()
-
-
-def _editor() -> str:
-    return os.environ.get("VISUAL") or os.environ.get("EDITOR") or ""
 
 
 def _short(path: Path) -> str:

@@ -31,17 +31,24 @@ def make_row(entry: Entry, now: float, *, marked: bool) -> Row:
     return Row(entry.key, tuple(cells))
 
 
+def sweep_words(name: str) -> str:
+    """Say what becomes of a file that describes a sweep."""
+    return f"makes several projects: `edc sweep {name}` runs them, with --dry-run it shows them"
+
+
 def _project_cells(entry: Entry) -> list[tuple[str, str]]:
     file, runs = entry.file, entry.listings
     alive = sum(listing.status.alive for listing in runs)
     best = max((value for value in map(top1, runs) if value is not None), default=None)
-    status = (f"{alive} of {len(runs)} at work" if alive else count(len(runs), "run")) if runs else "no runs yet"
+    status = f"{alive} of {len(runs)} at work" if alive else count(len(runs), "run")
     note, note_style = ("the project file is gone", "warn") if file is None else (file.problem or "", "bad")
-    broken = file is not None and file.problem and not runs
+    if file is not None and file.sweep:
+        note, note_style = sweep_words(file.name), "muted"
+    bare = ("✗ broken file", "bad") if file and file.problem else ("a sweep" if file and file.sweep else "no runs yet", "muted")
     return [
         (("▸" if entry.folded else "▾") if runs else " ", "muted"),
         (entry.project, "strong"),
-        ("✗ broken file", "bad") if broken else (status, "muted"),
+        (status, "muted") if runs else bare,
         ("", ""),
         ("", ""),
         ("", ""),

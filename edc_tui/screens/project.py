@@ -1,6 +1,5 @@
 """The project screen: a form made from the schema, beside it the file as it will be saved and what it would do."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -9,7 +8,6 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.screen import Screen
-from textual.timer import Timer
 from textual.widgets import Button, Input, Static
 
 from edc_tui.history import History
@@ -17,14 +15,15 @@ from edc_tui.keys import bindings
 from edc_tui.open_file import OpenFile, name_problem, stem, suggested_name
 from edc_tui.screens.dialogs import Ask
 from edc_tui.screens.project_dialogs import ChangedOnDisk, FieldHelp, Unsaved
+from edc_tui.settings import editor
 from edc_tui.watch import RunsChanged
 from edc_tui.widgets.form import Form
 from edc_tui.widgets.form_fields import search_words
 from edc_tui.widgets.form_help import HelpLine
 from edc_tui.widgets.form_lines import FieldLine, FormLine, GroupLine, Heading
 from edc_tui.widgets.form_picker import Picker
-from edc_tui.widgets.form_plan import Planned, Planner
-from edc_tui.widgets.form_preview import FilePreview, PlanView
+from edc_tui.widgets.form_plan import Planned, PlanView
+from edc_tui.widgets.form_preview import FilePreview
 from edc_tui.widgets.keybar import KeyBar
 from edc_tui.widgets.titleline import TitleLine
 from engine.commands.tables import count, shortest
@@ -36,8 +35,6 @@ from engine.runs.text import printable
 if TYPE_CHECKING:
     from edc_tui.app import EdcApp
 
-PLAN_SECONDS = 0.4  # after the last change before the plan is made anew
-SLOW_SECONDS = 1.0  # after which it is told that a plan is being made
 LOOK_SECONDS = 2.0  # between two looks whether somebody else has changed the file
 OF_THIS_MACHINE = ("dataset.", "condense.", "compute.")  # what a plan may find wrong here
 # While a line is open these are typed, not done.
@@ -78,11 +75,10 @@ class ProjectScreen(Screen[None]):
         self.history: History
         self._elsewhere: str | None = None  # what somebody else has made of the file meanwhile
         self._misfit: Problem | None = None  # what the plan found wrong
-        self._plan_timer: Timer | None = None
-        self._planner = Planner(self)
         self._runs_seen: object = None
         self._said_of_machine: dict[str, Any] = {}
         self._mine = False
+        self._left_at: str | None = None  # the key from which one has gone to the preview
 
     # Beginning and end.
 
@@ -112,10 +108,6 @@ class ProjectScreen(Screen[None]):
             return
         self.call_after_refresh(self.query_one(Form).go_to, "dataset.name")
         self.set_interval(max(LOOK_SECONDS, self.app.interval), self._look)
-
-    def on_unmount(self) -> None:
-        """Plan no more."""
-        self._planner.end()
 
     def _load(self) -> bool:
         """Take the file as it is now; returns whether it could be read."""
@@ -213,29 +205,10 @@ class ProjectScreen(Screen[None]):
     # The plan.
 
     def _plan_soon(self) -> None:
-        if self._plan_timer is not None:
-            self._plan_timer.stop()
-            self._plan_timer = None
-        if self.draft.problems:
-            self._planner.forget()
-            self.query_one(PlanView).refuse([f"{key}: {message}" if key else message for key, message in self.draft.problems.items()])
-        else:
-            self._plan_timer = self.set_timer(PLAN_SECONDS, self._plan)
-
-    def _plan(self) -> None:
-        self._planner.ask(self.draft.resolved, projects=self.file.place.parent, name=self.file.name)
-        self._plan_timer = self.set_timer(SLOW_SECONDS, self.query_one(PlanView).wait)
+        self.query_one(PlanView).plan_soon(self.draft, projects=self.file.place.parent, name=self.file.name)
 
     def on_planned(self, event: Planned) -> None:
-        """Show the plan, or what is wrong with the project on this machine."""
-        if event.number != self._planner.number:
-            return
-        if self._plan_timer is not None:
-            self._plan_timer.stop()
-        if event.plan is not None:
-            self.query_one(PlanView).show(event.plan)
-        elif event.problem is not None:
-            self.query_one(PlanView).refuse([": ".join(filter(None, (event.problem.key, event.problem.message)))])
+        """Show beside its field what the plan has found wrong on this machine."""
         if event.problem != self._misfit:
             self._misfit = event.problem
             self._show_problems()
@@ -381,8 +354,6 @@ class ProjectScreen(Screen[None]):
             preview.focus()
             self.call_after_refresh(preview.reveal, self._left_at)
 
-    _left_at: str | None = None
-
     @work
     async def action_field_help(self) -> None:
         """Explain the value at the cursor."""
@@ -438,7 +409,7 @@ class ProjectScreen(Screen[None]):
         self._settle()
         if (self.unsaved or self.file.path is None) and not await self._save(quiet=True):
             return
-        self.app.edit_outside(self.file.place, os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi")
+        self.app.edit_outside(self.file.place, editor() or "vi")
         if self.file.text_elsewhere() is not None:
             self._load()
 
@@ -528,4 +499,3 @@ class ProjectScreen(Screen[None]):
             return False  # it is about to give the cursor to what one types into
         useful = {"undo": self.history.can_undo, "redo": self.history.can_redo, "problem": self.problems, "follow": self.draft.deviations}
         return bool(useful.get(action, True))
-

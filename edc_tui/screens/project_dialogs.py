@@ -10,22 +10,10 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
 from edc_tui.keys import bindings
+from edc_tui.screens.dialogs import BOX, underlined
 from edc_tui.widgets.form_fields import bounds, field_of, may_be_absent, origin_words, plain_help, spoken
 from engine.project.draft import Draft, has_method_value
 from engine.runs.text import printable
-
-BOX = """
-{name} {{ align: center middle; }}
-{name}:ansi {{ background: ansi_default; }}
-{name} > Vertical {{
-    width: {width}; max-width: 96%; height: auto; max-height: 92%; padding: 1 2; background: $surface; border: round $primary;
-}}
-{name} .title {{ text-style: bold; height: auto; }}
-{name} .line {{ margin-top: 1; height: auto; }}
-{name} #buttons {{ height: auto; margin-top: 1; }}
-{name} Button {{ margin-right: 2; min-width: 10; }}
-{name} VerticalScroll {{ height: auto; max-height: 20; margin-top: 1; scrollbar-size-vertical: 1; }}
-"""
 
 
 class Answers(ModalScreen[str | None]):
@@ -45,8 +33,7 @@ class Answers(ModalScreen[str | None]):
             yield from self.compose_more()
             with Horizontal(id="buttons"):
                 for action, label in self._answers:
-                    letter = label[0].lower()
-                    yield Button(Content.assemble((letter, "underline"), f" {label}"), id=action, compact=True)
+                    yield Button(underlined(label[0].lower(), label), id=action, compact=True)
 
     def compose_more(self) -> ComposeResult:
         """Lay out what stands between the question and its answers."""
@@ -179,4 +166,3 @@ def explain(name: str, draft: Draft) -> list[tuple[str, str]]:
     if name in draft.problems:
         rows.append(("wrong", draft.problems[name]))
     return rows
-

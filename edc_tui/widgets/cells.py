@@ -70,6 +70,27 @@ def cut(text: str, cells: int) -> str:
     return line.plain
 
 
+def draw_scroll(canvas: Canvas, *, below: int, page: int, top: int, lines: int) -> None:
+    """Draw at the right edge, `below` so many rows, which `page` of all lines is in sight from line `top` on."""
+    long = max(round(page * page / lines), 1)
+    start = round((page - long) * top / max(lines - page, 1))
+    for y in range(page):
+        inside = start <= y < start + long
+        canvas.put(canvas.width - 1, y + below, "┃" if inside else "│", "accent" if inside else "muted")
+
+
+def wrapped(text: str, cells: int) -> list[str]:
+    """Return text in lines of at most so many cells, broken at blanks; a longer word keeps a line for itself."""
+    lines, line = [], ""
+    for word in text.split(" "):
+        if line and cell_len(line) + 1 + cell_len(word) > cells:
+            lines.append(line)
+            line = word
+        else:
+            line = f"{line} {word}" if line else word
+    return [*lines, line]
+
+
 def changes(old: Sequence[Cell], new: Sequence[Cell]) -> list[tuple[int, int]]:
     """Return the spans [start, end) of a row's cells that differ, near ones joined, wide characters whole."""
     spans: list[tuple[int, int]] = []

@@ -29,7 +29,8 @@ from edc_tui.widgets.scales import (
 )
 
 DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # bit of a braille cell by column and row of the dot
-SLOTS = 6  # lines that differ in colour, dash and marker; more go on further pages
+COLOURS = ("$text-primary", "$text-warning", "$text-success", "$text-error", "$text-secondary", "$foreground")
+SLOTS = len(COLOURS)  # lines that differ in colour, dash and marker; more go on further pages
 MARKERS = "●■▲◆○□"
 DASHES = ((1,), (1, 1, 1, 1, 1, 0, 0), (1, 0), (1, 1, 1, 1, 0, 0, 1, 0, 0), (1, 1, 0, 0), (1, 1, 1, 0))  # by pixel column, on or off
 MARKER_EVERY = 24  # cells between two markers on a line, where there is more than one line
@@ -134,6 +135,11 @@ class Raster:
                 self.dot(x, y0 + round((y1 - y0) * step / steps), owner)
 
 
+def line_colours(widget: str) -> str:
+    """Return the style sheet of a widget's `line-SLOT` styles, alike wherever a line is named."""
+    return "\n".join(f"{widget} > .cells--line-{slot} {{ color: {colour}; }}" for slot, colour in enumerate(COLOURS))
+
+
 class Chart(Cells, can_focus=True):
     """Up to six lines at a time over steps or time, raw range and smoothed line, with a legend and a point to inspect."""
 
@@ -143,12 +149,6 @@ class Chart(Cells, can_focus=True):
     DEFAULT_CSS = """
     Chart { min-height: 4; min-width: 20; }
     Chart:focus { background-tint: $foreground 4%; }
-    Chart > .cells--line-0 { color: $text-primary; }
-    Chart > .cells--line-1 { color: $text-warning; }
-    Chart > .cells--line-2 { color: $text-success; }
-    Chart > .cells--line-3 { color: $text-error; }
-    Chart > .cells--line-4 { color: $text-secondary; }
-    Chart > .cells--line-5 { color: $foreground; }
     Chart > .cells--raw-0 { color: $primary-muted; }
     Chart > .cells--raw-1 { color: $warning-muted; }
     Chart > .cells--raw-2 { color: $success-muted; }
@@ -161,7 +161,7 @@ class Chart(Cells, can_focus=True):
     Chart:ansi > .cells--raw-3 { color: $error; text-style: dim; }
     Chart:ansi > .cells--raw-4 { color: $secondary; text-style: dim; }
     Chart:ansi > .cells--raw-5 { color: ansi_default; text-style: dim; }
-    """
+    """ + line_colours("Chart")
 
     def __init__(self, *, id: str | None = None, guard: AbstractContextManager | None = None) -> None:
         """`guard` is held while series are read, for those that another thread appends to."""

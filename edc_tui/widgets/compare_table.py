@@ -8,8 +8,8 @@ from textual import events
 from textual.message import Message
 
 from edc_tui.keys import bindings
-from edc_tui.widgets.cells import Canvas, Cells, cut
-from edc_tui.widgets.chart import MARKERS, SLOTS
+from edc_tui.widgets.cells import Canvas, Cells, cut, draw_scroll, wrapped
+from edc_tui.widgets.chart import MARKERS, SLOTS, line_colours
 
 GAP = 2
 HEAD_ROWS = 2
@@ -49,13 +49,7 @@ class CompareTable(Cells, can_focus=True):
     CompareTable > .cells--worse { color: $text-error; }
     CompareTable > .cells--cursor { background: $primary 40%; text-style: bold; }
     CompareTable:ansi > .cells--cursor { background: ansi_default; text-style: reverse; }
-    CompareTable > .cells--line-0 { color: $text-primary; }
-    CompareTable > .cells--line-1 { color: $text-warning; }
-    CompareTable > .cells--line-2 { color: $text-success; }
-    CompareTable > .cells--line-3 { color: $text-error; }
-    CompareTable > .cells--line-4 { color: $text-secondary; }
-    CompareTable > .cells--line-5 { color: $foreground; }
-    """
+    """ + line_colours("CompareTable")
 
     class Moved(Message):
         """The cursor is on another column."""
@@ -122,7 +116,7 @@ class CompareTable(Cells, can_focus=True):
         """Draw the heads and the lines in sight, and at the right edge how far down they are."""
         page = max(canvas.height - HEAD_ROWS, 1)
         width = canvas.width - 2  # the scroll bar's room
-        lines = [part for line in self.lines for part in ([line] if line.cells else wrapped(line, width))]
+        lines = [part for line in self.lines for part in ([line] if line.cells else _broken(line, width))]
         self._sections = [0, *(number + 1 for number, line in enumerate(lines[:-1]) if line == TableLine())]
         self._last_top = max(len(lines) - page, 0)
         self.top = min(max(self.top, 0), self._last_top)
@@ -135,7 +129,7 @@ class CompareTable(Cells, can_focus=True):
                 text = cut(text, room)
                 canvas.put(x + room - cell_len(text), y, text, style, room)
         if len(lines) > page:
-            self._draw_scroll(canvas, page, len(lines))
+            draw_scroll(canvas, below=HEAD_ROWS, page=page, top=self.top, lines=len(lines))
 
     def _draw_heads(self, canvas: Canvas, names: int) -> None:
         shown = [column for column, _, _ in self._placed if column or not self.pinned]
@@ -151,13 +145,6 @@ class CompareTable(Cells, can_focus=True):
             canvas.put(start + 2, 0, label, f"strong {mark}".strip())
             role = cut(head.role, max(room - 2, 0))
             canvas.put(x + room - cell_len(role) - 2, 1, role, "muted")
-
-    def _draw_scroll(self, canvas: Canvas, page: int, lines: int) -> None:
-        long = max(round(page * page / lines), 1)
-        start = round((page - long) * self.top / max(lines - page, 1))
-        for y in range(page):
-            inside = start <= y < start + long
-            canvas.put(canvas.width - 1, y + HEAD_ROWS, "┃" if inside else "│", "accent" if inside else "muted")
 
     # What one does with it.
 
@@ -220,16 +207,9 @@ class CompareTable(Cells, can_focus=True):
         self.action_scroll(-3)
 
 
-def wrapped(line: TableLine, width: int) -> list[TableLine]:
+def _broken(line: TableLine, width: int) -> list[TableLine]:
     """Return a line without cells in as many lines as the width asks for."""
-    parts, text = [], ""
-    for word in line.label[line.hang :].split(" ") if cell_len(line.label) > width else ():
-        if text and line.hang + cell_len(text) + 1 + cell_len(word) > width:
-            parts.append(text)
-            text = word
-        else:
-            text = f"{text} {word}" if text else word
-    if not text:
+    if cell_len(line.label) <= width:
         return [line]
-    first, *rest = [*parts, text]
+    first, *rest = wrapped(line.label[line.hang :], width - line.hang)
     return [replace(line, label=line.label[: line.hang] + first), *(replace(line, label=" " * line.hang + part) for part in rest)]

@@ -51,15 +51,15 @@ class Form(VerticalScroll, can_focus=False):
         for group in self.groups.values():
             group.show(draft, problems)
 
-    def field(self, name: str) -> FieldLine:
-        """Return the line of a key."""
-        return self.fields[name]
-
     def at(self) -> str | None:
         """Return the key at the cursor, open or not."""
+        line = self._line_at()
+        return line.key if isinstance(line, FieldLine) else None
+
+    def _line_at(self) -> FormLine | None:
+        """Return the line at the cursor."""
         focused = self.screen.focused
-        line = next((node for node in focused.ancestors_with_self if isinstance(node, FieldLine)), None) if focused else None
-        return line.key if line is not None else None
+        return next((node for node in focused.ancestors_with_self if isinstance(node, FormLine)), None) if focused else None
 
     def on_group_line_folded(self, event: GroupLine.Folded) -> None:
         """Show or hide the lines of a group."""
@@ -88,9 +88,8 @@ class Form(VerticalScroll, can_focus=False):
         """Go to the first line of the next section, or of the one before."""
         lines = self.lines()
         firsts = [self.fields[section.names[0]] for section in self.SECTIONS if self.fields[section.names[0]] in lines]
-        focused = self.screen.focused
-        here = next((node for node in focused.ancestors_with_self if node in lines), None) if focused else None
-        place = lines.index(here) if isinstance(here, FormLine) else 0
+        here = self._line_at()
+        place = lines.index(here) if here in lines else 0
         if step > 0:
             ahead = [line for line in firsts if lines.index(line) > place]
             target = ahead[0] if ahead else None
@@ -116,4 +115,3 @@ class Form(VerticalScroll, can_focus=False):
             inside = {*section.names, *(name for group in section.groups for name in group.names)}
             heading.set_class(kept is not None and not kept & inside, "-hidden")
         self.query_one("#nothing").set_class(kept is not None and not kept, "-shown")
-

@@ -1,7 +1,8 @@
 """The pane that tells what has happened lately: runs that began and ended, and what the app has said."""
 
-import time
+import heapq
 from collections.abc import Sequence
+from operator import itemgetter
 
 from edc_tui.overview import top1
 from edc_tui.widgets.cells import Canvas, Cells
@@ -30,7 +31,7 @@ class Happenings(Cells):
 
     def show(self, listings: Sequence[Listing], told: Sequence[tuple[float, str, str]], now: float) -> None:
         """Show what the runs' states and the app's messages tell at `now` (unix seconds)."""
-        self._lines, self._now = happenings(listings, told)[:MOST], now
+        self._lines, self._now = happenings(listings, told, now), now
         self.redraw()
 
     def draw(self, canvas: Canvas) -> None:
@@ -44,22 +45,19 @@ class Happenings(Cells):
             canvas.put(x, y, text)
 
 
-def happenings(listings: Sequence[Listing], told: Sequence[tuple[float, str, str]]) -> list[Line]:
-    """Return what has happened, the latest first: of each run the last thing, and every message of the app."""
+def happenings(listings: Sequence[Listing], told: Sequence[tuple[float, str, str]], now: float) -> list[Line]:
+    """Return what has happened lately, the latest first: of each run the last thing, and the messages of the app."""
+    dated = ((listing.status.since, listing) for listing in listings)
+    runs = heapq.nlargest(MOST, ((at, listing) for at, listing in dated if at is not None and 0 < at < now + 86400), key=itemgetter(0))
     lines = [(at, *_SEVERITIES.get(severity, _SEVERITIES["information"]), text) for at, text, severity in told]
-    for listing in listings:
-        line = _of_run(listing)
-        if line is not None:
-            lines.append(line)
-    return sorted(lines, key=lambda line: line[0], reverse=True)
+    lines += [_of_run(at, listing) for at, listing in runs]
+    return sorted(lines, key=itemgetter(0), reverse=True)[:MOST]
 
 
-def _of_run(listing: Listing) -> Line | None:
+def _of_run(at: float, listing: Listing) -> Line:
     run, status = listing.run, listing.status
-    if status.since is None or not 0 < status.since < time.time() + 86400:
-        return None
     words = f"began {run.id}" if status.word in ("running", "starting") else f"{run.id} {status.word}: {short_reason(status.reason)}"
     if status.word == "done":
         best = top1(listing)
         words = f"finished {run.id}{'' if best is None else f', top-1 {best:.2f} %'}"
-    return status.since, status_glyph(status.word), status_style(status.word), f"{run.project}: {words}"
+    return at, status_glyph(status.word), status_style(status.word), f"{run.project}: {words}"

@@ -9,7 +9,7 @@ from textual.binding import Binding
 from edc_tui.feed import LogLine
 from edc_tui.keys import bindings
 from edc_tui.widgets.cells import Canvas, Cells
-from engine.commands.tables import size
+from engine.commands.tables import count, size
 
 KEPT = 5000  # lines of each source
 SOURCES = {"events": "events", "output": "output of the worker"}
@@ -46,13 +46,15 @@ class LogTail(Cells, can_focus=True):
         return self._lines[self.source]
 
     def add(self, lines: dict[str, Iterable[LogLine]], bytes_of_output: int = 0) -> None:
-        """Add new lines by their source and show them, if they are of the log shown."""
+        """Add new lines by their source, and draw anew if there are any."""
+        before = self._bytes, sum(self._came.values())
         self._bytes = bytes_of_output
         for source, new in lines.items():
             new = list(new)
             self._lines[source].extend(new)
             self._came[source] += len(new)
-        self.redraw()
+        if before != (self._bytes, sum(self._came.values())):
+            self.redraw()
 
     def show(self, source: str) -> None:
         """Show one of the logs, at its end."""
@@ -84,7 +86,7 @@ class LogTail(Cells, can_focus=True):
         if self.query_text:
             parts.append(f"{sum(map(self._matches, lines))} × {self.query_text}")
         bad = {level: sum(line.level == level for line in lines) for level in ("warning", "error")}
-        parts += [f"{count} {level}{'s' if count > 1 else ''}" for level, count in bad.items() if count]
+        parts += [count(number, level) for level, number in bad.items() if number]
         x = canvas.put(x + 2, 0, " · ".join(parts), "muted")
         if self._lines[other] and x < canvas.width - 20:
             hint = f"o {SOURCES[other]}"

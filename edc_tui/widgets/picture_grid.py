@@ -7,7 +7,7 @@ from rich.cells import cell_len
 from textual import events
 from textual.message import Message
 
-from edc_tui.widgets.cells import Canvas, Cell, cut
+from edc_tui.widgets.cells import Canvas, Cell, cut, wrapped
 from edc_tui.widgets.halfblock import HalfBlockCells, Scale, scales
 
 BETWEEN = 3  # cells between two panes
@@ -172,7 +172,7 @@ class PictureGrid(HalfBlockCells, can_focus=True):
         if view.counts:
             canvas.put(x + 2, 0, view.note, "muted", max(room, 0))
             return
-        for y, line in enumerate(_wrapped(view.problem or view.note, width), start=2):
+        for y, line in enumerate(wrapped(view.problem or view.note, width), start=2):
             canvas.put(left, y, line, "bad" if view.problem else "muted", width)
 
     def _draw_pane(self, canvas: Canvas, left: int, layout: Layout, pane: int, view: PaneView) -> None:
@@ -254,15 +254,3 @@ class PictureGrid(HalfBlockCells, can_focus=True):
         """Go up by a row of classes."""
         event.stop()
         self.post_message(self.Scrolled(-1))
-
-
-def _wrapped(text: str, width: int) -> list[str]:
-    """Return text in lines of at most so many cells."""
-    lines, line = [], ""
-    for word in text.split():
-        if line and cell_len(line) + 1 + cell_len(word) > width:
-            lines.append(line)
-            line = word
-        else:
-            line = f"{line} {word}".strip()
-    return [*lines, line]

@@ -8,7 +8,7 @@ from textual.message import Message
 from edc_tui.machine import Gpu, Resources, look
 from edc_tui.widgets.cells import Canvas, Cells
 from edc_tui.words import bar
-from engine.commands.tables import size
+from engine.commands.tables import count, size
 
 LOOK_SECONDS = 4.0
 STEP = 5.0  # percent; a load that wavers by less is not drawn anew, so that an idle machine costs an idle line
@@ -57,8 +57,7 @@ class ResourceStrip(Cells):
         if found is None:
             canvas.put(0, 0, "looking at the machine", "muted")
             return
-        cores = f"{found.cores} core{'s' if found.cores != 1 else ''}"
-        parts = [[("cpu ", "muted"), *self._load("cpu", found.cpu), (f" of {cores}", "muted")]]
+        parts = [[("cpu ", "muted"), *self._load("cpu", found.cpu), (f" of {count(found.cores, 'core')}", "muted")]]
         part = 100 * found.used / found.total if found.total else 0.0
         parts.append([("memory ", "muted"), *self._load("memory", part), (f" of {size(found.total)}", "muted")])
         parts += [self._gpu(gpu) for gpu in found.gpus]
@@ -90,7 +89,7 @@ class ResourceStrip(Cells):
         return [(bar(last / 100, 5), style), (f"{last:4.0f} %", "")]
 
 
-def _rounded(count: float) -> str:
+def _rounded(free: float) -> str:
     """Say bytes in two digits, lest every written megabyte be news."""
     unit = 2**30
-    return f"{count / unit:.1f} GiB" if count < 10 * unit else f"{round(count / unit / 10) * 10} GiB"
+    return f"{free / unit:.1f} GiB" if free < 10 * unit else f"{round(free / unit / 10) * 10} GiB"

@@ -8,7 +8,7 @@ from textual import events
 from textual.message import Message
 
 from edc_tui.keys import bindings
-from edc_tui.widgets.cells import Canvas, Cells, cut
+from edc_tui.widgets.cells import Canvas, Cells, cut, draw_scroll
 
 
 @dataclass(frozen=True)
@@ -48,18 +48,10 @@ class Rows(Cells, can_focus=True):
     """
 
     class Moved(Message):
-        """The cursor is on another row, or there is none (key None)."""
-
-        def __init__(self, key: str | None) -> None:
-            self.key = key
-            super().__init__()
+        """The cursor is on another row, or there is none."""
 
     class Opened(Message):
-        """A row was double-clicked or entered."""
-
-        def __init__(self, key: str) -> None:
-            self.key = key
-            super().__init__()
+        """The row under the cursor was double-clicked."""
 
     class Clicked(Message):
         """A row was clicked, in this column."""
@@ -145,14 +137,7 @@ class Rows(Cells, can_focus=True):
                 offset = width - cell_len(text) if self.columns[index].right else 0
                 canvas.put(x + max(offset, 0), y, text, f"{style} {mark}".strip(), width)
         if scrolls:
-            self._draw_scroll(canvas, page)
-
-    def _draw_scroll(self, canvas: Canvas, page: int) -> None:
-        long = max(round(page * page / len(self.rows)), 1)
-        start = round((page - long) * self.top / max(len(self.rows) - page, 1))
-        for y in range(page):
-            inside = start <= y < start + long
-            canvas.put(canvas.width - 1, y + 1, "┃" if inside else "│", "accent" if inside else "muted")
+            draw_scroll(canvas, below=1, page=page, top=self.top, lines=len(self.rows))
 
     def _place(self, index: int, force: bool = False) -> None:
         """Move the cursor, as far as there are rows, and say so when it is on another row."""
@@ -160,7 +145,7 @@ class Rows(Cells, can_focus=True):
         key = self.rows[self.cursor].key if self.rows else None
         if key != self._key or force:
             self._key = key
-            self.post_message(self.Moved(key))
+            self.post_message(self.Moved())
 
     def action_move(self, by: int) -> None:
         """Move the cursor by so many rows."""
@@ -175,11 +160,6 @@ class Rows(Cells, can_focus=True):
         """Move the cursor to the first or the last row."""
         self._place(len(self.rows) if last else 0)
         self.redraw()
-
-    def action_open(self) -> None:
-        """Open the row under the cursor."""
-        if self._key is not None:
-            self.post_message(self.Opened(self._key))
 
     def on_focus(self) -> None:
         """Show the cursor as in use."""
@@ -211,6 +191,6 @@ class Rows(Cells, can_focus=True):
             return
         self.action_move(index - self.cursor)
         if event.chain == 2:
-            self.action_open()
+            self.post_message(self.Opened())
         elif place is not None:
             self.post_message(self.Clicked(self.rows[index].key, place))

@@ -11,6 +11,7 @@ from edc_tui.feed import View
 from edc_tui.widgets.cells import Canvas, Cells, cut
 from edc_tui.widgets.facts import costs
 from edc_tui.words import bar, fraction, seconds_left
+from engine.commands.progress import rate
 from engine.commands.tables import seconds
 from engine.runs.events import number
 from engine.runs.text import duration
@@ -68,11 +69,6 @@ def stage_left(view: View) -> float | None:
     took = [number(facts.get("seconds")) or 0.0 for facts in steps.values() if facts.get("status") == "done" and not facts.get("reused")]
     each = sum(took) / len(took) if took else status.total / status.rate  # seconds_left tells neither is zero
     return here + len(waiting) * each
-
-
-def time_left(value: float) -> str:
-    """Say a time to come, roughly: `8 s left`, `12 min left`."""
-    return f"{duration(value)} left"
 
 
 class StageStrip(Cells):
@@ -164,7 +160,8 @@ class StageStrip(Cells):
         if status.total:
             count = f"{status.done or 0:,.0f}/{status.total:,.0f} {status.unit or ''}".rstrip()
         left = stage_left(view)
-        facts = [count, f"{rate_text(status.rate)}" if status.rate and status.alive else "", time_left(left) if left is not None else ""]
+        speed = rate(status.rate) if status.rate and status.alive else ""
+        facts = [count, speed, "" if left is None else f"{duration(left)} left"]
         right = "  ".join(f"{fact:>{width}}" for fact, width in zip(facts, (len(count), 8, 13), strict=True) if fact)
         name = status.step or status.stage
         if len(steps) + cell_len(name) + cell_len(right) + 8 > canvas.width and state is not None and steps:
@@ -192,8 +189,3 @@ class StageStrip(Cells):
                 state = "running" if view.status.alive else "failed" if view.status.word in ENDED_BADLY else "stopped"
             glyphs.append(GLYPHS[state])
         return glyphs
-
-
-def rate_text(value: float) -> str:
-    """Say units per second with about three digits."""
-    return f"{value:,.0f}/s" if value >= 100 else f"{value:.1f}/s" if value >= 10 else f"{value:.2f}/s"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.commands.tables import GAP, Column, make_console, print_fields, print_json, print_table, seconds, size, styled_status
+from engine.commands.tables import Column, column_blocks, make_console, print_fields, print_json, print_table, seconds, size, styled_status
 from engine.errors import UserError
 from engine.project.published import paper, table_label
 from engine.runs.compare import IDLE, MISSING, OVER_RANDOM, Comparison, Gap, Group, Row, Setting, Spread, as_json, compare, read_facts
@@ -123,29 +123,25 @@ def _setting_line(setting: Setting) -> Line:
 
 def _setting_lines(setting: Setting) -> list[Line]:
     """Return a line for a setting, or one for each name in any of its lists of names; what is too long for a column is cut."""
-    cells = [
-        (_entries(cell[0]),) if isinstance(cell, tuple) and len(cell) == 1 and isinstance(cell[0], dict) else cell for cell in setting.cells
-    ]
-    lists = [cell[0] for cell in cells if isinstance(cell, tuple) and len(cell) == 1 and isinstance(cell[0], list)]
-    names = list(dict.fromkeys(name for names in lists for name in names if isinstance(name, str)))
-    if names and len(names) <= LONGEST_LIST and len(lists) == sum(isinstance(cell, tuple) for cell in cells):
+    key, lists = printable(setting.key), [_only_list(cell) for cell in setting.cells]
+    held = [entries for entries in lists if entries is not None]
+    names = list(dict.fromkeys(name for entries in held for name in entries if isinstance(name, str)))
+    columns = list(zip(setting.cells, lists, strict=True))
+    if names and len(names) <= LONGEST_LIST and len(held) == sum(isinstance(cell, tuple) for cell in setting.cells):
         lines = []
-        for number, name in enumerate(names):
-            first = number == 0
-            texts = [
-                (printable(name) if name in cell[0] else said([]) if first and not cell[0] else "")
-                if isinstance(cell, tuple)
-                else (said(cell) if first else "")
-                for cell in cells
-            ]
-            lines.append(Line(setting.key if first else "", tuple(map(Shown, texts)), key=True))
+        for name in names:
+            first = not lines
+            texts = [printable(name) if name in (own or ()) else said(cell) if first and not own else "" for cell, own in columns]
+            lines.append(Line(key if first else "", tuple(map(Shown, texts)), key=True))
         return lines
-    texts = [f"{len(cell[0])} entries" if _is_long(cell) else printable(said(cell), VALUE_WIDTH) for cell in cells]
-    return [Line(printable(setting.key), tuple(map(Shown, texts)), key=True)]
+    texts = [f"{len(own)} entries" if own and len(own) > LONGEST_LIST else printable(said(cell), VALUE_WIDTH) for cell, own in columns]
+    return [Line(key, tuple(map(Shown, texts)), key=True)]
 
 
-def _is_long(cell: Any) -> bool:
-    return isinstance(cell, tuple) and len(cell) == 1 and isinstance(cell[0], list) and len(cell[0]) > LONGEST_LIST
+def _only_list(cell: Any) -> list[Any] | None:
+    """Return the one list that a column has of a setting, or the entries of its one table; None where it has anything else."""
+    value = cell[0] if isinstance(cell, tuple) and len(cell) == 1 else None
+    return _entries(value) if isinstance(value, dict) else value if isinstance(value, list) else None
 
 
 def _student_lines(comparison: Comparison, rows: Sequence[Row], every: bool) -> list[Line]:
@@ -266,14 +262,7 @@ def _print_lines(console: "Console", labels: Sequence[str], blocks: Sequence[Seq
     first = max(name.cell_len for block in names for name in block)
     cells = [[[_styled(shown) for shown in line.cells] for line in lines] for lines in blocks]
     widths = [max(len(label) + 2, *(row[index].cell_len for block in cells for row in block if row)) for index, label in enumerate(labels)]
-    repeated = [0] if baseline else []
-    parts: list[list[int]] = [[]]
-    for index in range(len(labels)):
-        taken = first + sum(GAP + widths[other] for other in {*parts[-1], *repeated, index})
-        if set(parts[-1]) - set(repeated) and taken > console.width:
-            parts.append([*repeated])
-        if index not in parts[-1]:
-            parts[-1].append(index)
+    parts = column_blocks(first, widths, console.width, repeated=[0] if baseline else [])
     for number, part in enumerate(parts):
         if number:
             console.print()

@@ -7,10 +7,10 @@ import re
 from typing import Any
 
 from engine.commands.compare import Line, Shown, column_labels, sections
+from engine.commands.tables import escape_markdown
 from engine.runs.compare import IDLE, MISSING, Comparison, Spread
 from engine.runs.text import printable
 
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|~#])")
 _LATEX = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -85,20 +85,20 @@ def _csv_numbers(name: str, value: Spread | None) -> dict[str, Any]:
 def markdown(comparison: Comparison, every: bool) -> str:
     """Return a Markdown table, the best of each row in bold."""
 
-    def cell(line: Line, shown: Shown) -> str:
-        text = _MARKDOWN.sub(r"\\\1", shown.text)
+    def cell(shown: Shown) -> str:
+        text = escape_markdown(shown.text)
         return f"**{text}**" if shown.best else text
 
     def label(line: Line) -> str:
         if line.key:
             return f"`{line.label}`".replace("|", "\\|")
-        text = _MARKDOWN.sub(r"\\\1", line.label)
+        text = escape_markdown(line.label)
         return f"**{text}**" if line.head else f"&nbsp;&nbsp;{text}" if line.part else text
 
     labels = column_labels(comparison.groups)
     lines = [line for block in sections(comparison, every) for line in block]
-    rows = [["", *(_MARKDOWN.sub(r"\\\1", label) for label in labels)], ["---", *["---:"] * len(labels)]]
-    rows += [[label(line), *(cell(line, shown) for shown in line.cells or [Shown("")] * len(labels))] for line in lines]
+    rows = [["", *map(escape_markdown, labels)], ["---", *["---:"] * len(labels)]]
+    rows += [[label(line), *map(cell, line.cells or [Shown("")] * len(labels))] for line in lines]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from engine.commands.tables import Column, make_console, print_blocks, print_fields, print_json
+from engine.commands.tables import Column, count, make_console, print_blocks, print_fields, print_json
 from engine.data.catalogue import dataset_resolution
 from engine.errors import UserError
 from engine.project.checks import in_use, of_optimisation, value_of
 from engine.project.resolve import Method, load_method, method_names, resolve
-from engine.project.schema import SECTIONS, Project, keys
+from engine.project.schema import SECTIONS, Project, has_method_value, keys
 from engine.runs.text import printable
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 COMPARED = ("sre2l", "cda", "rded", "g-vbsm", "edc", "random")
 LADDER = tuple(f"config-{letter}" for letter in "abcdefg")
-NOT_OF_METHODS = ("dataset", "condense", "compute")  # sections that say to what it is done, and where
 IDLE = "-"  # stands for the value of a key that a method does not use
 VALUE_WIDTH = 14
 
@@ -57,7 +56,7 @@ def methods_command(names: Sequence[str], *, ladder: bool, dataset: str, ipc: in
         return
     methods = [_resolved(name, dataset=dataset, ipc=ipc, side=side) for name in chosen or COMPARED]
     console = make_console()
-    where = f"on {dataset} ({side} px) at {ipc} image{'s' if ipc > 1 else ''} per class"
+    where = f"on {dataset} ({side} px) at {count(ipc, 'image')} per class"
     if len(methods) == 1:
         _print_one(console, methods[0], where)
     else:
@@ -76,7 +75,7 @@ def _resolved(name: str, *, dataset: str, ipc: int, side: int) -> Resolution:
 
 def method_keys() -> list[str]:
     """Return every `section.key` that a method decides, in the order of the schema."""
-    return [name for name in keys() if name.partition(".")[0] not in NOT_OF_METHODS]
+    return [name for name in keys() if has_method_value(name)]
 
 
 def differing(methods: Sequence[Resolution]) -> list[str]:

@@ -1,12 +1,13 @@
 """What a project would do, stage by stage, before it is run: work, what is reused, disk, and time by past runs on this machine."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from engine.commands.request import in_cache, plan_here
-from engine.project.plan import STAGES, Plan, Step
+from engine.project.plan import STAGES, Step
 from engine.project.resolve import Resolved, flatten
-from engine.runs.estimates import PastWork, estimate, past_work, work_of
+from engine.runs.estimates import estimate, past_work, work_of
 from engine.runs.store import latest_unfinished
 from engine.stages.cache import cache_folder
 
@@ -71,9 +72,23 @@ def outline(resolved: Resolved, *, projects: Path, name: str) -> Outline:
     """
     cache = cache_folder(projects)
     plan = plan_here(resolved, cache=cache)
-    past = past_work(projects)
     unfinished = latest_unfinished(projects, name, plan.fingerprint)
     source = plan.source
+    values, past = flatten(plan.project.model_dump()), past_work(projects)
+    facts = {
+        "data": source.fingerprint,
+        "classes": len(source.classes),
+        "resolution": source.resolution,
+        "device": plan.device,
+        "precision": plan.precision,
+    }
+    to_do = [step for step in plan.steps if not in_cache(step, cache)]
+    times = {step.id: estimate(work_of(step.stage, step.name, values, facts), past) for step in to_do}
+    stages = []
+    for stage in STAGES:
+        steps = sum(step.stage == stage for step in plan.steps)
+        if steps:
+            stages.append(_stage(stage, steps, [step for step in to_do if step.stage == stage], times))
     return Outline(
         classes=len(source.classes),
         resolution=source.resolution,
@@ -81,27 +96,13 @@ def outline(resolved: Resolved, *, projects: Path, name: str) -> Outline:
         test_images=sum(source.test_counts),
         device=plan.device,
         precision=plan.precision,
-        stages=tuple(_stage(stage, plan, cache, past) for stage in STAGES if any(step.stage == stage for step in plan.steps)),
+        stages=tuple(stages),
         resumes=unfinished.id if unfinished else None,
     )
 
 
-def _stage(stage: str, plan: Plan, cache: Path, past: list[PastWork]) -> StageOutline:
-    steps = [step for step in plan.steps if step.stage == stage]
-    to_do = [step for step in steps if not in_cache(step, cache)]
-    times = [_seconds(step, plan, past) for step in to_do]
+def _stage(stage: str, steps: int, to_do: Sequence[Step], times: Mapping[str, float | None]) -> StageOutline:
+    """Sum up a stage of so many steps; `times` has the seconds of those to do by their ids, None where no past run is like one."""
     images, iterations, size = (sum(step.cost.get(name, 0) for step in to_do) for name in ("images", "iterations", "bytes"))
-    known = [time for time in times if time is not None]
-    return StageOutline(stage, len(steps), len(steps) - len(to_do), images, iterations, size, sum(known), len(times) - len(known))
-
-
-def _seconds(step: Step, plan: Plan, past: list[PastWork]) -> float | None:
-    """Return how long a step takes by past runs; None where no past run is like it."""
-    facts = {
-        "data": plan.source.fingerprint,
-        "classes": len(plan.source.classes),
-        "resolution": plan.source.resolution,
-        "device": plan.device,
-        "precision": plan.precision,
-    }
-    return estimate(work_of(step.stage, step.name, flatten(plan.project.model_dump()), facts), past)
+    known = [time for step in to_do if (time := times[step.id]) is not None]
+    return StageOutline(stage, steps, steps - len(to_do), images, iterations, size, sum(known), len(to_do) - len(known))

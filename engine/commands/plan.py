@@ -12,7 +12,7 @@ from engine.files import write_text
 from engine.project.files import new_project_text
 from engine.project.plan import Step
 from engine.project.resolve import nearest
-from engine.project.schema import keys
+from engine.project.schema import has_method_value, keys
 from engine.runs.store import latest_unfinished
 from engine.runs.text import printable
 
@@ -74,8 +74,7 @@ def deviations(request: Request) -> list[dict[str, Any]]:
     """Return the user's values that differ from what the method alone would have given (data, seed and machine apart)."""
     resolved, found = request.resolved, []
     for name, value in _values(request).items():
-        section = name.partition(".")[0]
-        if section in ("dataset", "condense", "compute") or resolved.origins[name] not in ("project", "--set"):
+        if not has_method_value(name) or resolved.origins[name] not in ("project", "--set"):
             continue
         usual = resolved.method_values.get(name)
         if value != usual:

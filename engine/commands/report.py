@@ -1,6 +1,7 @@
 """One run in full: what came out of it, beside its controls, and what it cost."""
 
 import time
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -211,10 +212,16 @@ def _print_files(console: "Console", paths: list[Path]) -> None:
 
 def age(run: Run, now: float | None = None) -> float | None:
     """Return how many seconds ago a run was created, by its id; None for an id that tells no time."""
+    created = _created(run.id)
+    return None if created is None else (time.time() if now is None else now) - created
+
+
+@cache
+def _created(run_id: str) -> float | None:
+    """Return when a run was created (unix seconds); kept, because a live list asks it of every run each second."""
     import calendar
 
     try:
-        created = calendar.timegm(time.strptime(run.id[:15], "%Y%m%d-%H%M%S"))
+        return calendar.timegm(time.strptime(run_id[:15], "%Y%m%d-%H%M%S"))
     except ValueError:
         return None
-    return (time.time() if now is None else now) - created

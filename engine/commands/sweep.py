@@ -85,9 +85,9 @@ def _requests(sweep: Sweep, overrides: Sequence[str]) -> list[Request]:
 def _standing(request: Request) -> Run | None:
     """Return the run that stands for a point: one that is done or at work, else the newest, of exactly this project."""
     runs = [run for run in all_runs(request.projects, request.name) if frozen_from(run, request.plan.fingerprint) and _same(run, request)]
-    ranked = {run: run_status(run.folder) for run in runs}
-    done = [run for run, status in ranked.items() if status.word == "done" and read_object(run.summary)[0] is not None]
-    alive = [run for run, status in ranked.items() if status.alive]
+    statuses = {run: run_status(run.folder) for run in runs}
+    done = [run for run, status in statuses.items() if status.word == "done" and read_object(run.summary)[0] is not None]
+    alive = [run for run, status in statuses.items() if status.alive]
     return next(iter([*done, *alive, *runs]), None)
 
 

@@ -1,14 +1,13 @@
 """The tables of a sweep: what it would do, and what came out of it, one row for each point and student."""
 
 import csv
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from engine.commands.request import Request
-from engine.commands.tables import Column, count, make_console, percent, print_json, print_table, seconds, styled_status
+from engine.commands.tables import Column, count, escape_markdown, make_console, percent, print_json, print_table, seconds, styled_status
 from engine.project.sweep import Point, Sweep, said_value, short_keys
 from engine.runs.events import number
 from engine.runs.layout import Run, read_object
@@ -73,8 +72,9 @@ def _results(summary: dict[str, Any], request: Request) -> list[dict[str, Any]]:
 
 
 def print_rows(sweep: Sweep, rows: list[dict[str, Any]], form: str) -> None:
+    """Print the facts of every point in one of FORMATS."""
     if form == "json":
-        print_json({"schema": 1, "sweep": sweep.path.stem, "file": str(sweep.path.absolute()), "points": rows})
+        _print_json(sweep, rows)
     elif form == "csv":
         _print_csv(sweep, rows)
     elif form == "markdown":
@@ -83,16 +83,17 @@ def print_rows(sweep: Sweep, rows: list[dict[str, Any]], form: str) -> None:
         _print_table(sweep, rows)
 
 
+def _print_json(sweep: Sweep, rows: list[dict[str, Any]]) -> None:
+    print_json({"schema": 1, "sweep": sweep.path.stem, "file": str(sweep.path.absolute()), "points": rows})
+
+
 def _columns(sweep: Sweep, rows: list[dict[str, Any]]) -> list[Column]:
     """Return the columns that `_texts` fills."""
     named, several = any(point.name for point in sweep.points), any(len(row["results"]) > 1 for row in rows)
     keys = [Column(label, drop=3 if named else 0) for label in short_keys(sweep.shown_keys)]
     head = [*([Column("point")] if named else []), *keys, *([Column("student")] if several else [])]
-    return [*head, *(Column(f"{name} %", "right") for name in SETS), *_tail_columns()]
-
-
-def _tail_columns() -> list[Column]:
-    return [Column("paper %", "right"), Column("seconds", "right", drop=2), Column("run", drop=4), Column("")]
+    measured = [Column(f"{name} %", "right") for name in (*SETS, "paper")]
+    return [*head, *measured, Column("seconds", "right", drop=2), Column("run", drop=4), Column("")]
 
 
 def _texts(sweep: Sweep, rows: list[dict[str, Any]], *, repeat: bool) -> list[list[str]]:
@@ -169,7 +170,7 @@ def _print_markdown(sweep: Sweep, rows: list[dict[str, Any]]) -> None:
     print("| " + " | ".join(columns[index].header or "status" for index in used) + " |")
     print("|" + "|".join(" ---: " if columns[index].justify == "right" else " --- " for index in used) + "|")
     for line in lines:
-        print("| " + " | ".join(re.sub(r"([\\`*_{}\[\]<>|~#])", r"\\\1", printable(line[index])) for index in used) + " |")
+        print("| " + " | ".join(escape_markdown(printable(line[index])) for index in used) + " |")
 
 
 def print_plan(sweep: Sweep, cells: Sequence[Cell], form: str) -> None:
@@ -186,7 +187,7 @@ def print_plan(sweep: Sweep, cells: Sequence[Cell], form: str) -> None:
         row = {"project": cell.request.name, "point": cell.point.name or None, "values": cell.point.values, **facts}
         rows.append(row | {"run": cell.run.id if cell.run else None, "status": status})
     if form == "json":
-        print_json({"schema": 1, "sweep": sweep.path.stem, "file": str(sweep.path.absolute()), "points": rows})
+        _print_json(sweep, rows)
         return
     console, numbers = make_console(), ("steps", "cached", "shared", "own")
     labels = [Column(label) for label in short_keys(sweep.shown_keys)]

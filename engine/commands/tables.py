@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import select
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 GAP = 2  # blanks between columns
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|~#])")
 UNLIMITED = 1000  # characters a line: what is not a terminal, a file or another program, has no width that tables must fit
 
 STATUS_STYLES = {
@@ -102,18 +104,28 @@ def print_table(console: "Console", columns: Sequence[Column], rows: Sequence[Se
 
 def print_blocks(console: "Console", columns: Sequence[Column], rows: Sequence[Sequence["str | Text"]]) -> None:
     """Print a table whose columns go on in a further block below where there is no room; each block begins with the first column."""
-    lengths = [max(len(columns[index].header), *(len(row[index]) for row in rows)) for index in range(len(columns))]
-    blocks: list[list[int]] = [[]]
-    for index in range(1, len(columns)):
-        wanted = sum(lengths[other] + GAP for other in (*blocks[-1], index)) + lengths[0]
-        if blocks[-1] and wanted > console.width:
-            blocks.append([])
-        blocks[-1].append(index)
+    first, *widths = (max(len(column.header), *(len(row[index]) for row in rows)) for index, column in enumerate(columns))
+    blocks = column_blocks(first, widths, console.width)
     for block in blocks:
         if block is not blocks[0]:
             console.print()
-        part = [[row[0], *(row[index] for index in block)] for row in rows]
-        print_table(console, [columns[0], *(columns[index] for index in block)], [row for row in part if any(row)])
+        part = [[row[0], *(row[index + 1] for index in block)] for row in rows]
+        print_table(console, [columns[0], *(columns[index + 1] for index in block)], [row for row in part if any(row)])
+
+
+def column_blocks(first: int, widths: Sequence[int], room: int, *, repeated: Sequence[int] = ()) -> list[list[int]]:
+    """Share columns of these widths out to blocks that fit into `room` beside a column of the width `first`, at least one to a block.
+
+    Every block after the first one begins with the columns `repeated`.
+    """
+    blocks: list[list[int]] = [[]]
+    for index, _ in enumerate(widths):
+        taken = first + sum(GAP + widths[other] for other in {*blocks[-1], *repeated, index})
+        if set(blocks[-1]) - set(repeated) and taken > room:
+            blocks.append([*repeated])
+        if index not in blocks[-1]:
+            blocks[-1].append(index)
+    return blocks
 
 
 def print_fields(console: "Console", fields: Sequence[tuple[str, str]]) -> None:
@@ -132,6 +144,11 @@ def print_fields(console: "Console", fields: Sequence[tuple[str, str]]) -> None:
 def print_json(value: Any) -> None:
     """Print a JSON value; characters beyond ASCII are escaped, so that nothing in it can steer a terminal."""
     print(json.dumps(value, indent=1))
+
+
+def escape_markdown(text: str) -> str:
+    """Return text so that Markdown shows it as it is, also in a table."""
+    return _MARKDOWN.sub(r"\\\1", text)
 
 
 def styled_status(word: str) -> "Text":

@@ -14,12 +14,12 @@ NATIVE_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86 and, as `bf16
 AMPERE = 8.0
 
 
-@cache
 def cuda_capabilities() -> tuple[float, ...]:
     """Return the compute capability of each NVIDIA GPU that torch will see; empty without a driver or a torch built for CUDA."""
     return visible_capabilities(_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 
+@cache
 def _gpus() -> list[tuple[str, float]]:
     """Return UUID and compute capability of each NVIDIA GPU of this machine; empty without a driver or a torch built for CUDA."""
     if not shutil.which("nvidia-smi") or "+cpu" in importlib.metadata.version("torch"):

@@ -1,11 +1,11 @@
 """Where a project's images lie: its own root, else the data root; and the datasets that the papers measure on."""
 
-import difflib
 import os
 from pathlib import Path
 
 from engine.data.sources import Source, list_datasets, locate
 from engine.errors import UserError
+from engine.project.resolve import nearest
 from engine.project.schema import Project
 
 # Working resolutions (px) of datasets for which method files have settings, whether or not they can be located here.
@@ -32,13 +32,17 @@ def locate_dataset(project: Project, *, cache: Path | None) -> Source:
     return locate(project.dataset.name, root, data_root(), project.dataset.resolution, cache=cache)
 
 
+def dataset_resolutions() -> dict[str, int]:
+    """Return the working resolution in px of every dataset that is listed or that the papers have, by name."""
+    return PAPER_RESOLUTIONS | {info.name: info.resolution for info in list_datasets()}
+
+
 def dataset_resolution(name: str) -> int:
     """Return the working resolution in px of a dataset that is listed or that the papers have.
 
     Raises UserError naming the nearest dataset when there is none of this name.
     """
-    known = PAPER_RESOLUTIONS | {info.name: info.resolution for info in list_datasets()}
+    known = dataset_resolutions()
     if name not in known:
-        near = difflib.get_close_matches(name, known, 1)
-        raise UserError(f"no dataset is called {name!r}; " + (f"did you mean {near[0]}?" if near else f"choose one of: {', '.join(known)}"))
+        raise UserError(f"no dataset is called {name!r}; {nearest(name, list(known))}")
     return known[name]

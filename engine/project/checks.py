@@ -121,8 +121,12 @@ def student_learning_rate(project: Project, student: str) -> float | None:
 
     Names of torchvision's networks may be written with - or _.
     """
-    rates = {name.replace("_", "-"): rate for name, rate in project.evaluate.student_learning_rates.items()}
-    return rates.get(student.replace("_", "-"))
+    rates = {_dashed(name): rate for name, rate in project.evaluate.student_learning_rates.items()}
+    return rates.get(_dashed(student))
+
+
+def _dashed(network: str) -> str:
+    return network.replace("_", "-")
 
 
 def value_of(project: Project, name: str) -> Any:
@@ -134,8 +138,8 @@ def value_of(project: Project, name: str) -> Any:
 def _rate_problems(project: Project) -> list[Problem]:
     """Return learning rates of networks that are no students, which would be slips of the pen where a user wrote them."""
     students = project.evaluate.students
-    written = {student.replace("_", "-") for student in students}
-    idle = [name for name in project.evaluate.student_learning_rates if name.replace("_", "-") not in written]
+    known = set(map(_dashed, students))
+    idle = [name for name in project.evaluate.student_learning_rates if _dashed(name) not in known]
     return [Problem("evaluate.student_learning_rates", f"{name} is none of evaluate.students; {nearest(name, students)}") for name in idle]
 
 

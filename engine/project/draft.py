@@ -11,11 +11,10 @@ from engine.errors import UserError
 from engine.project.checks import combination_problems
 from engine.project.files import edited, new_project_text, usual_title, values_of, with_absolute_root, working_resolution
 from engine.project.resolve import Problem, Resolved, layer_values, load_method, resolve
-from engine.project.schema import keys
+from engine.project.schema import has_method_value, keys
 
 Origin = Literal["default", "method", "dataset", "compat", "you"]
 TEXT = ""  # the key of a problem of the text as a whole
-OWN_SECTIONS = ("dataset", "condense", "compute")  # data, seed and machine are the user's to say: no method has them otherwise
 HEAD = ("dataset.name", "condense.method", "condense.ipc")  # what a title is made of
 
 
@@ -41,11 +40,6 @@ class Draft:
         """Return the keys whose values are the text's and others than the method would have given, right or wrong."""
         usual = self.resolved.method_values
         return [name for name in keys() if name in self.given and has_method_value(name) and self.given[name] != usual.get(name)]
-
-
-def has_method_value(name: str) -> bool:
-    """Say whether a `section.key` is one that methods set (data, seed and machine are not)."""
-    return "." in name and name.partition(".")[0] not in OWN_SECTIONS
 
 
 def read_draft(text: str, path: Path) -> Draft:
@@ -150,8 +144,7 @@ def _rewritten(draft: Draft, path: Path) -> Draft | None:
     try:
         template = new_project_text(path.stem, root=root, **head)
         values = values_of(template, path)
-        changes = {name: draft.given.get(name) for name in {**values, **draft.given} if draft.given.get(name) != values.get(name)}
-        return read_draft(edited(template, changes), path)
+        return read_draft(edited(template, _changes(values, draft.given)), path)
     except (UserError, TOMLKitError):
         return None
 
@@ -163,5 +156,9 @@ def merged(mine: Draft, base: str, theirs: str, path: Path) -> Draft:
     """
     before = values_of(base, path)
     values_of(theirs, path)
-    changes = {name: mine.given.get(name) for name in {**before, **mine.given} if mine.given.get(name) != before.get(name)}
-    return read_draft(edited(theirs, changes), path)
+    return read_draft(edited(theirs, _changes(before, mine.given)), path)
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what makes flat values `after` of those `before`; None takes one out."""
+    return {name: after.get(name) for name in {**before, **after} if after.get(name) != before.get(name)}

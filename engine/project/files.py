@@ -108,13 +108,11 @@ def with_absolute_root(values: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def working_resolution(given: dict[str, Any]) -> int:
     """Return the side in px that the project asks for or its dataset has; 32 for a dataset that says nothing."""
-    from engine.data.catalogue import PAPER_RESOLUTIONS
-    from engine.data.sources import list_datasets
+    from engine.data.catalogue import dataset_resolutions
 
     if isinstance(given.get("dataset.resolution"), int):
         return given["dataset.resolution"]
-    known = PAPER_RESOLUTIONS | {info.name: info.resolution for info in list_datasets()}
-    return known.get(str(given.get("dataset.name", "digits")), 32)
+    return dataset_resolutions().get(str(given.get("dataset.name", "digits")), 32)
 
 
 def describe(problem: Problem, path: Path, text: str, elsewhere: Mapping[str, str]) -> str:

@@ -1,7 +1,5 @@
 """The figures that the EDC paper prints, and which of them a project or a run is held against."""
 
-import difflib
-import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -165,9 +163,10 @@ def named_figures(name: str) -> list[Figure]:
 
 
 def _nearest(word: str, choices: list[str]) -> str:
-    """Say which of the choices was probably meant, or which there are."""
-    near = difflib.get_close_matches(word, choices, n=1)
-    return f"did you mean {near[0]}?" if near else f"choose one of: {', '.join(dict.fromkeys(choices))}"
+    """Say which of the choices was probably meant, or which there are, each once."""
+    from engine.project.resolve import nearest
+
+    return nearest(word, list(dict.fromkeys(choices)))
 
 
 def check_name(name: str, dataset: str) -> None:
@@ -242,7 +241,7 @@ def changed_settings(values: Mapping[str, Any], figure: Figure) -> list[str]:
         for name, value in flatten(run.model_dump()).items()
         if name in flat
         and value != own[name]
-        and not re.match("|".join(map(re.escape, (*NOT_OF_THE_METHOD, *NOT_OF_THE_RECIPE))), name)
+        and not name.startswith((*NOT_OF_THE_METHOD, *NOT_OF_THE_RECIPE))
         and name not in figure.settings
         and (in_use(run, name) or in_use(usual.project, name))
     ]

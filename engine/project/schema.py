@@ -349,6 +349,14 @@ SECTIONS: dict[str, type[Section]] = {
 }
 
 
+OWN_SECTIONS = ("dataset", "condense", "compute")  # data, seed and machine are the user's to say: no method has them otherwise
+
+
+def has_method_value(name: str) -> bool:
+    """Say whether a `section.key` is one that methods set (data, seed and machine are not)."""
+    return "." in name and name.partition(".")[0] not in OWN_SECTIONS
+
+
 def keys() -> dict[str, Any]:
     """Return every `section.key` with its pydantic field (annotation, default, description, paper and unit), in order."""
     return {f"{section}.{name}": field for section, model in SECTIONS.items() for name, field in model.model_fields.items()}

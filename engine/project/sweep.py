@@ -14,7 +14,6 @@ With both, every point of the list is taken at every point of the grid.
 
 import itertools
 import re
-import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ import tomlkit
 
 from engine.errors import RunError, UserError
 from engine.files import digest
-from engine.project.files import edited, line_of, parse_as, read_values
+from engine.project.files import edited, line_of, parse_as, read_values, values_of
 from engine.project.resolve import flatten
 
 LONGEST_PART = 48  # characters that one key may take of a project's name
@@ -129,9 +128,7 @@ def _project_text(sweep: Sweep, text: str, point: Point, wanted: dict[str, Any])
     said = ", ".join(f"{name} = {tomlkit.item(value).as_string()}" for name, value in point.values.items())
     first = f"# Made by `edc sweep {sweep.path.stem}`{f' with {said}' if said else ''}.\n"
     content = first + edited(edited(text, {"sweep": None}).rstrip() + "\n", point.values)
-    data = tomllib.loads(content)
-    data.pop("schema", None)
-    if flatten(data) != wanted:
+    if values_of(content, point.path) != wanted:
         raise RunError(f"{sweep.path}: cannot set {', '.join(point.values)} in it; write each of its sections as a table [section]")
     return content
 

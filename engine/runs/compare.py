@@ -8,7 +8,7 @@ import math
 import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from engine.project.published import Figure, changed_settings, held_against
@@ -131,7 +131,7 @@ class Comparison:
     baseline: bool
     settings: tuple[Setting, ...]
     rows: tuple[Row, ...]
-    gaps: tuple[Gap, ...] = field(default=())
+    gaps: tuple[Gap, ...] = ()
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -159,7 +159,7 @@ def read_facts(run: Run) -> Facts:
 def _without_effect(values: Mapping[str, Any]) -> tuple[frozenset[str], frozenset[str]]:
     """Return the keys that change nothing in a run, and those of them that belong to optimising images where none are optimised.
 
-    None for a run.toml with keys or values that this version does not know.
+    No keys at all for a run.toml with values that this version does not know.
     """
     from engine.project.checks import in_use, of_optimisation
     from engine.project.resolve import validate

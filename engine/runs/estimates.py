@@ -3,16 +3,17 @@
 import math
 import platform
 import statistics
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from engine.errors import UserError
+from engine.files import FileMark, file_mark
 from engine.runs.events import number
-from engine.runs.layout import Run, read_object
-from engine.runs.store import all_runs
+from engine.runs.layout import Run, read_object, tables
+from engine.runs.store import all_runs, read_run_toml
 
 LATEST_RUNS = 60  # older ones tell nothing that these do not
 LATEST_LIKE = 5  # steps whose median is taken
@@ -121,23 +122,22 @@ def past_work(projects: Path, *, host: str | None = None) -> list[PastWork]:
     host = platform.node() if host is None else host
     found: list[PastWork] = []
     for run in all_runs(projects)[:LATEST_RUNS]:
-        try:
-            changed = run.summary.stat().st_mtime_ns
-        except OSError:
-            continue
-        made_on, steps = _steps_of(run, changed)
+        mark = file_mark(run.summary)
+        made_on, steps = _steps_of(run, mark) if mark else ("", ())
         if made_on == host:
             found += steps
     return found
 
 
 @lru_cache(maxsize=2 * LATEST_RUNS)
-def _steps_of(run: Run, changed: int) -> tuple[str, tuple[PastWork, ...]]:
-    """Return the host of a run and its finished steps; `changed` is when its summary was last written, so that it is read once."""
+def _steps_of(run: Run, mark: FileMark) -> tuple[str, tuple[PastWork, ...]]:
+    """Return the host of a run and its finished steps; `mark` is its summary's, so that it is read once."""
+    from engine.project.resolve import flatten
+
     summary, _ = read_object(run.summary)
     try:
-        content = tomllib.loads(run.run_toml.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        content = read_run_toml(run)
+    except UserError:
         return "", ()
     frozen, steps = content.pop("frozen", None), (summary or {}).get("steps")
     if not isinstance(frozen, dict) or not isinstance(steps, dict):
@@ -147,8 +147,7 @@ def _steps_of(run: Run, changed: int) -> tuple[str, tuple[PastWork, ...]]:
         "data": frozen.get("data_fingerprint"),
         "classes": len(classes) if isinstance(classes, list) else None,
     }
-    project = {f"{section}.{name}": value for section, table in content.items() if isinstance(table, dict) for name, value in table.items()}
-    works = []
+    project, works = flatten(tables(content)), []
     for step, outcome in steps.items():
         stage, _, name = str(step).partition("/")
         seconds = number(outcome.get("seconds")) if isinstance(outcome, dict) else None

@@ -23,6 +23,8 @@ if sys.platform.startswith("linux"):
 else:
     _FLOCK, _FLOCK_TYPE, _FLOCK_PID = struct.Struct("qqihh"), 3, 2
 
+LOCK_TRY_SECONDS = 0.02  # between two tries at a lock that somebody else has
+
 _held: dict[tuple[int, int], int] = {}  # (device, inode) of every file this process has locked -> pid of this process
 _held_guard = threading.Lock()
 
@@ -74,6 +76,14 @@ def take_lock(path: Path) -> FileLock | None:
         key = (status.st_dev, status.st_ino)
         _held[key] = os.getpid()
         return FileLock(descriptor, key)
+
+
+def wait_for_lock(path: Path, seconds: float) -> FileLock | None:
+    """Lock a file as `take_lock` does, waiting up to so many seconds for it, or return None when others keep it."""
+    until = time.monotonic() + seconds
+    while (lock := take_lock(path)) is None and time.monotonic() <= until:
+        time.sleep(LOCK_TRY_SECONDS)
+    return lock
 
 
 def lock_holder(path: Path) -> int | None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from engine.errors import RunError, UserError
 from engine.files import write_json
 from engine.runs.layout import Run, read_object
-from engine.runs.liveness import FileLock, host_name, lock_holder, presence, read_identity, take_lock
+from engine.runs.liveness import FileLock, host_name, lock_holder, presence, read_identity, take_lock, wait_for_lock
 from engine.runs.text import printable
 
 WAITING_SECONDS = 20.0  # between two signs of life of a run that waits, for readers on other hosts
@@ -109,7 +109,7 @@ def stand_in_line(run: Run, device: str, *, now: bool = False) -> Place | None:
     for folder in _folders(device):
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            mutex = _hold_mutex(folder)
+            mutex = wait_for_lock(folder / "mutex", MUTEX_SECONDS)
         except (OSError, RunError):
             continue
         if mutex is None:
@@ -201,14 +201,6 @@ def _worker_alive(folder: Path) -> bool:
     process, _ = read_object(folder / "process.json")
     worker = read_identity((process or {}).get("worker"))
     return worker is not None and presence(worker) == "alive"
-
-
-def _hold_mutex(folder: Path) -> FileLock | None:
-    """Lock a line against other changes; None when that takes too long."""
-    until = time.monotonic() + MUTEX_SECONDS
-    while (mutex := take_lock(folder / "mutex")) is None and time.monotonic() < until:
-        time.sleep(0.01)
-    return mutex
 
 
 def _folders(device: str) -> Iterator[Path]:

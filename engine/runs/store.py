@@ -13,7 +13,7 @@ from typing import Any
 from engine.errors import RunError, UserError
 from engine.files import write_text
 from engine.runs.layout import MARKS, Run, open_run, read_object
-from engine.runs.liveness import FileLock, lock_holder, take_lock
+from engine.runs.liveness import FileLock, lock_holder, take_lock, wait_for_lock
 from engine.runs.status import RunStatus, run_status
 from engine.runs.text import printable
 
@@ -105,12 +105,10 @@ def begin_lock(projects: Path, name: str) -> FileLock:
     Whoever has it releases it as soon as a supervisor holds the run. Raises as `create_run` does, and RunError when somebody keeps it.
     """
     path = _runs_folder(projects, name) / ".begin.lock"
-    until = time.monotonic() + BEGIN_SECONDS
-    while (lock := take_lock(path)) is None:
-        if time.monotonic() > until:
-            who = f"pid {pid}" if (pid := lock_holder(path)) else "another process"
-            raise RunError(f"project {printable(name)}: {who} has been starting a run of it for {BEGIN_SECONDS:.0f} s; end that first")
-        time.sleep(0.02)
+    lock = wait_for_lock(path, BEGIN_SECONDS)
+    if lock is None:
+        who = f"pid {pid}" if (pid := lock_holder(path)) else "another process"
+        raise RunError(f"project {printable(name)}: {who} has been starting a run of it for {BEGIN_SECONDS:.0f} s; end that first")
     return lock
 
 

@@ -10,7 +10,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -167,6 +167,11 @@ def claimed(step: Step, cache: Path, *, stop_wanted: Callable[[], bool], on_wait
         yield
         with suppress(OSError):  # the name is for the living only; the claim itself ends with the handle
             path.unlink()
+
+
+def claimed_at_once(step: Step, cache: Path) -> AbstractContextManager[None]:
+    """Hold a step's claim; raises Stopped instead of waiting while another process holds it, RunError when the cache cannot be written."""
+    return claimed(step, cache, stop_wanted=lambda: True, on_wait=lambda: None)
 
 
 def _locked(path: Path) -> TextIO | None:

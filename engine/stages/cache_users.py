@@ -6,11 +6,10 @@ import secrets
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from engine.errors import RunError, Stopped, UserError
 from engine.project.plan import STAGES, Step
@@ -64,9 +63,9 @@ def total_bytes(entries: Iterable[Entry]) -> int:
 
 def freed_bytes(entries: Iterable[Entry]) -> int:
     """Return the bytes that the disk gains when these entries go: not those of files that have links elsewhere."""
-    folders = [entry.folder for entry in entries]
-    links = Counter(_inode(path) for folder in folders for path in _walk(folder))
-    return sum(size for inode, (size, count) in _files(folders).items() if links[inode] >= count)
+    files = [file for entry in entries for file in _files(entry.folder)]
+    names = Counter(map(_inode, files))
+    return sum({_inode(file): file.st_size for file in files if names[_inode(file)] >= file.st_nlink}.values())
 
 
 def clean(projects: Path, entries: Iterable[Entry]) -> list[Entry]:
@@ -130,7 +129,7 @@ def _step_entry(stage: str, folder: Path, users: Mapping[str, list[Run]]) -> Ent
         name=str(done.get("step") or "?"),
         fingerprint=folder.name,
         folder=folder,
-        bytes=sum(size for size, _ in _files([folder]).values()),
+        bytes=_bytes(folder),
         finished=float(finished) if isinstance(finished, int | float) else _changed(folder),
         users=tuple(users.get(folder.name, ())),
         claimed=lock_holder(folder.with_name(f"{folder.name}.lock")) is not None,
@@ -145,7 +144,7 @@ def _data_entry(folder: Path, users: Mapping[str, list[Run]]) -> Entry:
         name=f"{meta.get('name', '?')} {meta.get('resolution', '?')} px",
         fingerprint=folder.name,
         folder=folder,
-        bytes=sum(size for size, _ in _files([folder]).values()),
+        bytes=_bytes(folder),
         finished=_changed(folder),
         users=tuple(users.get(_data_key(str(meta.get("fingerprint")), meta.get("resolution")), ())),
         damaged="fingerprint" not in meta,
@@ -156,9 +155,8 @@ def _step(stage: str, fingerprint: str) -> Step:
     return Step(stage, fingerprint, {}, {}, fingerprint, {})
 
 
-def _claim(cache: Path, stage: str, fingerprint: str) -> Any:
-    """Hold the claim of a step; raises Stopped at once when another process has it."""
-    return stage_cache.claimed(_step(stage, fingerprint), cache, stop_wanted=lambda: True, on_wait=lambda: None)
+def _claim(cache: Path, stage: str, fingerprint: str) -> AbstractContextManager[None]:
+    return stage_cache.claimed_at_once(_step(stage, fingerprint), cache)
 
 
 def _remove(folder: Path) -> None:
@@ -203,28 +201,23 @@ def _names(folder: Path) -> list[str]:
         return []
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def _bytes(folder: Path) -> int:
+    """Return the bytes of all files in a folder; one with several names in it counts once."""
+    return sum({_inode(file): file.st_size for file in _files(folder)}.values())
+
+
+def _files(folder: Path) -> list[os.stat_result]:
+    """Return the status of every file in a folder, name by name."""
+    found = []
     for place, _, names in os.walk(folder):
-        yield from (Path(place) / name for name in names)
-
-
-def _files(folders: Iterable[Path]) -> dict[tuple[int, int], tuple[int, int]]:
-    """Return size in bytes and number of links of every file in folders, by device and inode."""
-    found = {}
-    for folder in folders:
-        for path in _walk(folder):
+        for name in names:
             with suppress(OSError):
-                status = path.lstat()
-                found[(status.st_dev, status.st_ino)] = (status.st_size, status.st_nlink)
+                found.append((Path(place) / name).lstat())
     return found
 
 
-def _inode(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.lstat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
+def _inode(file: os.stat_result) -> tuple[int, int]:
+    return file.st_dev, file.st_ino
 
 
 def _changed(folder: Path) -> float | None:

@@ -80,7 +80,7 @@ class Pipeline:
             self._say_finished(step, done)
             self._remove_leftovers(folder)
         if not (self.cache / step.stage / step.fingerprint / "done.json").exists():
-            with suppress(Stopped, RunError), stage_cache.claimed(step, self.cache, stop_wanted=lambda: True, on_wait=lambda: None):
+            with suppress(Stopped, RunError), stage_cache.claimed_at_once(step, self.cache):
                 stage_cache.publish(folder, step, done, self.cache)
         self.summary.finished(step, done, reused=stage_cache.was_reused(folder))
 

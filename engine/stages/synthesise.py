@@ -54,11 +54,10 @@ def synthesise(settings: dict[str, Any], inputs: Inputs, folder: Path, report: R
     synthesis.preview = _Preview(inputs, folder, report, start.images.clone(), start.labels, iterations)
     for rows in batches[:finished]:
         synthesis.preview.put(rows, images[rows.flatten().to(inputs.device)])
-    for number, rows in enumerate(batches):
-        if number >= finished:
-            made = synthesis.optimise(number, images, start.labels[rows], rows, seed)
-            images[rows.flatten().to(inputs.device)] = made
-            synthesis.preview.put(rows, made)
+    for number, rows in enumerate(batches[finished:], finished):
+        made = synthesis.optimise(number, images, start.labels[rows], rows, seed)
+        images[rows.flatten().to(inputs.device)] = made
+        synthesis.preview.put(rows, made)
     report.flush()
     kept = inputs.to_uint8(images, truncate=settings["save.quantise"] == "truncate").cpu()
     facts = {"ipc": ipc, "seed": seed, "settings": {name: value for name, value in settings.items() if "." in name}}

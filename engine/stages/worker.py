@@ -17,7 +17,7 @@ from engine.project.frozen import thaw
 from engine.project.plan import Plan, make_plan
 from engine.runs.events import EventLog, write_heartbeat
 from engine.runs.layout import Run, open_run
-from engine.runs.liveness import FileLock, take_lock
+from engine.runs.liveness import FileLock, wait_for_lock
 from engine.runs.process import SUPERVISOR_PID, give_back_reserve
 from engine.runs.store import read_run_toml
 from engine.runs.text import printable
@@ -177,11 +177,9 @@ def main() -> int:
 
 def _alone(run: Run) -> FileLock:
     """Take the worker's lock, waiting a little for an orphan that is about to notice that it is one; raises RunError when it is held."""
-    until = time.monotonic() + LOCK_SECONDS
-    while (lock := take_lock(run.worker_lock)) is None:
-        if time.monotonic() > until:
-            raise RunError(f"another worker holds {run.worker_lock}")
-        time.sleep(0.1)
+    lock = wait_for_lock(run.worker_lock, LOCK_SECONDS)
+    if lock is None:
+        raise RunError(f"another worker holds {run.worker_lock}")
     return lock
 
 

@@ -102,6 +102,28 @@ class TestTheList:
         line = lines_with(look(projects), "idle")[0]
         assert "no runs yet" in line and "rded" in line and "cifar10" in line and "50" in line
 
+    def test_a_file_that_describes_a_sweep_is_called_one_and_says_how_it_is_run(self, projects):
+        path = projects / "grid.toml"
+        path.write_text('schema = 1\n[dataset]\nname = "digits"\n[sweep]\nover = { "evaluate.zeta" = [1.0, 2.0] }\n')
+
+        async def doings(pilot, app):
+            line = lines_with(screen_text(app), "  grid")[0]
+            keys = {active.binding.action for active in app.screen.active_bindings.values() if active.enabled}
+            await pilot.press("s", "e", "enter")
+            told = await until(pilot, lambda text: "--dry-run" in text)
+            return line, keys, told, app.opened
+
+        line, keys, told, opened = use(projects, doings, (200, 60))
+        assert "a sweep" in line and "digits" in line and "makes several projects: `edc sweep grid` runs them" in line
+        assert "0 projects" in told.splitlines()[0] and "grid.toml makes several projects" in told
+        assert not {"start", "edit"} & keys and {"open", "new"} <= keys
+        assert opened == []
+
+    def test_every_sweep_that_ships_is_called_one(self, projects):
+        recipes = Path(__file__).parents[2] / "projects"
+        sweeps = {path.stem for path in recipes.glob("*.toml") if "[sweep]" in path.read_text().splitlines()}
+        assert sweeps and {file.name for file in Lister(recipes).files() if file.sweep} == sweeps
+
     def test_shows_stage_progress_and_time_left_of_a_run_at_work(self, projects, live_run):
         run, beat = live_run()
         beat(done=45, total=100, rate=5.0)

@@ -129,7 +129,7 @@ class TestTheFormIsMadeFromTheSchema:
                 form.go_to(name)
                 await pilot.pause(0)
                 assert form.at() == name
-                assert form.field(name) in form.lines()
+                assert form.fields[name] in form.lines()
 
         drive(projects, act)
 
@@ -139,10 +139,10 @@ class TestTheFormIsMadeFromTheSchema:
             await go(pilot, name)
             await pilot.press("enter")
             await pilot.pause()
-            assert app.screen.query_one(Form).field(name).open
+            assert app.screen.query_one(Form).fields[name].open
             await pilot.press("escape")
             await pilot.pause()
-            assert not app.screen.query_one(Form).field(name).open
+            assert not app.screen.query_one(Form).fields[name].open
             assert not app.screen.unsaved
 
         drive(projects, act)
@@ -517,7 +517,7 @@ class TestChoosing:
 
 
 class TestAnEditorBesideIt:
-    def changed_meanwhile(self, projects, answer, *, theirs=BY_HAND.replace("by hand", "by editor")):
+    def changed_meanwhile(self, projects, answer, *, theirs=BY_HAND.replace("by hand", "by editor"), size=(120, 40)):
         path = hand_written(projects)
 
         async def act(pilot, app):
@@ -533,7 +533,7 @@ class TestAnEditorBesideIt:
             await pilot.pause(0.1)
             return screen_text(app), app.screen.draft.text if isinstance(app.screen, ProjectScreen) else ""
 
-        return path, *drive(projects, act, path=path)
+        return path, *drive(projects, act, path=path, size=size)
 
     def test_mine_overwrites_it(self, projects):
         path, _, _ = self.changed_meanwhile(projects, "m")
@@ -552,6 +552,11 @@ class TestAnEditorBesideIt:
         assert '-title = "by editor"' in screen
         assert '+title = "by hand"' in screen
         assert path.read_text() == BY_HAND.replace("by hand", "by editor")
+
+    def test_a_long_difference_leaves_the_answers_in_sight(self, projects):
+        long = BY_HAND + "".join(f"# line {number}\n" for number in range(60))
+        _, screen, _ = self.changed_meanwhile(projects, "d", theirs=long, size=(80, 24))
+        assert all(answer in screen for answer in ("b Both", "m Mine", "t Theirs", "d Difference"))
 
     def test_escape_writes_nothing(self, projects):
         path, screen, text = self.changed_meanwhile(projects, ["escape"])

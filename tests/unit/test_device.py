@@ -101,7 +101,7 @@ class TestVisibleDevices:
     @pytest.fixture
     def driver(self, monkeypatch):
         """Pretend that nvidia-smi is there and prints this, or fails."""
-        device.cuda_capabilities.cache_clear()
+        device._gpus.cache_clear()
 
         def pretend(output: str | Exception, torch: str = "2.9.0+cu130"):
             def answer(command, **options):
@@ -115,7 +115,7 @@ class TestVisibleDevices:
             monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
         yield pretend
-        device.cuda_capabilities.cache_clear()
+        device._gpus.cache_clear()
 
     def test_they_are_read_from_the_driver(self, driver):
         driver("GPU-aaaa-1111, 9.0\nGPU-bbbb-2222, 8.6\n")
