@@ -70,10 +70,13 @@ def supervise(
             on_wait()
             if on_held is not None:
                 on_held()
-            if not (_previous_worker_ended(run, previous, stop, on_tick) and _device_reached(run, place, stop, on_tick, on_wait)):
+            ticker = _Ticker(on_tick, signals)
+            if not (_previous_worker_ended(run, previous, stop, ticker) and _device_reached(place, stop, ticker, on_wait)):
                 _write_exit(run, pid=None, returncode=EXIT_STOPPED, stop_requested=True)
+                if ticker.error is not None:
+                    raise ticker.error
                 return EXIT_STOPPED
-            return _run_worker(run, supervisor, list(command or _program("engine.stages.worker", run)), stop, on_tick)
+            return _run_worker(run, supervisor, list(command or _program("engine.stages.worker", run)), stop, ticker)
 
 
 def start_detached(run_folder: Path, command: Sequence[str] | None = None, timeout: float = 30.0, now: bool = False) -> int:
@@ -232,10 +235,9 @@ class _Ticker:
             self._signals.note()
 
 
-def _run_worker(run: Run, supervisor: Identity, command: list[str], stop: _Stop, on_tick: Callable[[], None] | None) -> int:
+def _run_worker(run: Run, supervisor: Identity, command: list[str], stop: _Stop, ticker: _Ticker) -> int:
     """Start the worker, wait for its end, write exit.json, and return the exit status."""
     memory_kills = memory_kill_count()
-    ticker = _Ticker(on_tick, stop.signals)
     try:
         with run.worker_log.open("ab") as log:
             log_start = log.tell()
@@ -294,18 +296,14 @@ def _watch(process: subprocess.Popen[bytes], stop: _Stop, ticker: _Ticker) -> No
         ticker.tick()
 
 
-def _previous_worker_ended(run: Run, previous: Identity | None, stop: _Stop, on_tick: Callable[[], None] | None) -> bool:
+def _previous_worker_ended(run: Run, previous: Identity | None, stop: _Stop, ticker: _Ticker) -> bool:
     """Wait for a worker whose supervisor was killed: it stops itself, or is killed after the grace; False when asked to stop.
 
     Raises RunError when the worker cannot be made to end.
     """
-    ticker = _Ticker(on_tick, stop.signals)
     begun, killed = time.monotonic(), False
     while (pid := lock_holder(run.worker_lock)) is not None:
-        order = stop.check()
-        if ticker.error is not None:
-            raise ticker.error
-        if order is not None:
+        if stop.check() is not None:
             return False
         waited = time.monotonic() - begun
         if waited > GRACE_SECONDS and not killed:
@@ -319,18 +317,12 @@ def _previous_worker_ended(run: Run, previous: Identity | None, stop: _Stop, on_
     return True
 
 
-def _device_reached(
-    run: Run, place: Place | None, stop: _Stop, on_tick: Callable[[], None] | None, on_wait: Callable[[], None]
-) -> bool:
+def _device_reached(place: Place | None, stop: _Stop, ticker: _Ticker, on_wait: Callable[[], None]) -> bool:
     """Wait until it is the run's turn on its device, calling `on_wait` now and then; False when asked to stop."""
-    ticker = _Ticker(on_tick, stop.signals)
     looked = told = time.monotonic()
     while place is not None and not place.granted:
         time.sleep(TICK_SECONDS)
         ticker.tick()
-        if ticker.error is not None:
-            _write_exit(run, pid=None, returncode=EXIT_STOPPED, stop_requested=True)
-            raise ticker.error
         if stop.check() is not None:
             return False
         if time.monotonic() >= looked + LINE_SECONDS:

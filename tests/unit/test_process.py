@@ -337,6 +337,15 @@ class TestDetached:
         status = run_status(run.folder)
         assert (status.word, "before its worker was started" in status.reason) == ("stopped", True)
 
+    def test_a_terminal_lost_while_waiting_for_the_orphaned_worker_leaves_a_run_that_says_it_was_stopped(self, run, command):
+        def lost():
+            raise OSError("the terminal is gone")
+
+        with take_lock(run.worker_lock), pytest.raises(OSError, match="the terminal is gone"):
+            supervise(run.folder, command("quick"), lost)
+        assert (exit_of(run)["returncode"], run_status(run.folder).word) == (75, "stopped")
+        assert not run.events.exists()
+
     def test_an_orphaned_worker_can_be_killed(self, run, command):
         pid = start_detached(run.folder, command("deaf"))
         until(lambda: working(run))
