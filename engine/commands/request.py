@@ -10,7 +10,8 @@ from typing import Any
 from engine.commands.tables import shortest
 from engine.errors import UserError
 from engine.project.files import describe, given_elsewhere, load_project, read_values
-from engine.project.plan import STAGES, Plan, Step, make_plan
+from engine.project.plan import STAGES, Plan, Step
+from engine.project.planner import make_plan
 from engine.project.resolve import Problem, Resolved, nearest
 from engine.project.schema import keys
 from engine.stages.cache import cache_folder, finished

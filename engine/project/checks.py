@@ -22,7 +22,11 @@ INEFFECTIVE: list[tuple[tuple[str, ...], Callable[[Project], bool], str]] = [
     (("evaluate.ce_weight", "evaluate.ce_target"), lambda p: p.evaluate.loss == "mse_ce", 'needs evaluate.loss = "mse_ce"'),
     (("evaluate.ema_batchnorm",), lambda p: p.evaluate.ema > 0, "needs evaluate.ema above 0"),
     (("evaluate.momentum",), lambda p: p.evaluate.optimizer == "sgd", 'needs evaluate.optimizer = "sgd"'),
-    (("evaluate.full_epochs", "evaluate.full_batch_size"), lambda p: "full" in p.evaluate.controls, 'needs "full" among evaluate.controls'),
+    (
+        ("evaluate.full_epochs", "evaluate.full_batch_size"),
+        lambda p: bool({"full", "full-soft"} & set(p.evaluate.controls)),
+        'needs "full" or "full-soft" among evaluate.controls',
+    ),
     (
         ("match.class_form", "match.class_source", "match.class_variance", "match.swap_class_patch"),
         lambda p: p.match.w_class > 0,
@@ -65,7 +69,13 @@ INEFFECTIVE: list[tuple[tuple[str, ...], Callable[[Project], bool], str]] = [
         lambda p: any(student_learning_rate(p, student) is not None for student in p.evaluate.students),
         "needs one of evaluate.students in it",
     ),
-    (("labels.dtype",), lambda p: p.labels.mode == "stored", 'needs labels.mode = "stored"'),
+    (("labels.dtype",), lambda p: p.labels.mode != "online", 'needs labels.mode = "stored" or "fixed"'),
+    (("initialise.path",), lambda p: p.initialise.source == "files", 'needs initialise.source = "files"'),
+    (
+        ("evaluate.common_epochs", "evaluate.common_teacher"),
+        lambda p: p.evaluate.protocol != "published",
+        'needs evaluate.protocol = "common" or "both"',
+    ),
     (
         ("labels.ensemble", "labels.teacher_batchnorm"),
         lambda p: p.evaluate.loss != "ce",
@@ -199,9 +209,29 @@ def _contradictions(project: Project) -> list[Problem]:
             "two_crop compares two crops; augment.crop_mode is none",
         ),
         (
-            project.evaluate.loss == "ce" and project.labels.mode == "stored",
+            project.evaluate.loss == "ce" and project.labels.mode != "online",
             "labels.mode",
             'evaluate.loss = "ce" uses hard labels and would leave stored labels unread; set labels.mode = "online"',
+        ),
+        (
+            project.initialise.source == "files" and not project.initialise.path,
+            "initialise.path",
+            'initialise.source = "files" needs the file of condensed images; `edc evaluate` writes one from a folder of images',
+        ),
+        (
+            project.labels.mode == "given" and (project.initialise.source != "files" or project.synthesise.enabled),
+            "labels.mode",
+            '"given" takes the labels that came with images of your own, left as they are: initialise.source = "files"',
+        ),
+        (
+            "full-soft" in project.evaluate.controls and project.evaluate.loss == "ce",
+            "evaluate.controls",
+            '"full-soft" needs soft labels, and evaluate.loss is "ce"; "full" is the whole dataset with hard labels',
+        ),
+        (
+            "equal-bytes" in project.evaluate.controls and project.evaluate.loss != "ce" and not project.evaluate.hard_labels,
+            "evaluate.controls",
+            '"equal-bytes" are real images with hard labels; set evaluate.hard_labels = true',
         ),
         (
             not re.fullmatch(r"auto|cpu|cuda(:\d+)?", project.compute.device),
@@ -219,7 +249,8 @@ def _contradictions(project: Project) -> list[Problem]:
         low, high = value_of(project, name)
         if not 0 < low <= high:
             problems.append(Problem(name, f"[{low}, {high}] must be two fractions, the smaller one first and above 0"))
-    for name in ("observers.synthesis", "observers.labels", "evaluate.students", "evaluate.seeds", "evaluate.controls"):
+    lists = ("students", "seeds", "controls", "search_learning_rates")
+    for name in ("observers.synthesis", "observers.labels", *(f"evaluate.{leaf}" for leaf in lists)):
         values = value_of(project, name)
         repeated = sorted({str(value) for value in values if values.count(value) > 1})
         if repeated:
@@ -230,8 +261,11 @@ def _contradictions(project: Project) -> list[Problem]:
 def _model_problems(project: Project, resolution: int) -> list[Problem]:
     """Return networks that do not exist or cannot take the working resolution (px)."""
     problems = []
-    for name in ("observers.synthesis", "observers.labels", "evaluate.students"):
-        for model in value_of(project, name):
+    for name in ("observers.synthesis", "observers.labels", "evaluate.students", "evaluate.common_teacher"):
+        if not has_effect(project, name):
+            continue
+        value = value_of(project, name)
+        for model in value if isinstance(value, list) else [value]:
             try:
                 check_model(model, resolution)
             except UserError as error:

@@ -9,7 +9,7 @@ from tomlkit.exceptions import TOMLKitError
 
 from engine.errors import UserError
 from engine.project.checks import combination_problems
-from engine.project.files import edited, new_project_text, usual_title, values_of, with_absolute_root, working_resolution
+from engine.project.files import edited, new_project_text, usual_title, values_of, with_absolute_paths, working_resolution
 from engine.project.resolve import Problem, Resolved, layer_values, load_method, resolve
 from engine.project.schema import has_method_value, keys
 
@@ -49,7 +49,7 @@ def read_draft(text: str, path: Path) -> Draft:
     except UserError as error:
         message = str(error).removeprefix(f"{path}:")
         return _draft(text, {}, [Problem(TEXT, f"line {message}")], _completed({}, [])[0])
-    placed = with_absolute_root(given, path.parent)
+    placed = with_absolute_paths(given, path.parent)
     resolved, problems = resolve(placed, resolution=working_resolution(placed))
     if resolved is not None:
         return _draft(text, given, combination_problems(resolved), resolved)

@@ -18,6 +18,7 @@ from engine.project.resolve import Problem, Resolved, flatten, resolve
 from engine.project.schema import keys
 
 SCHEMA_VERSION = 1
+PATHS = ("dataset.root", "initialise.path")
 
 
 def read_values(path: Path) -> tuple[dict[str, Any], str]:
@@ -69,7 +70,7 @@ def load_project(
     """Read, complete and check a project; `overrides` are `section.key=value` texts that win over the file.
 
     `resolution` (px) is the dataset's working resolution where the project does not say; absent, the catalogue's is taken.
-    A relative `dataset.root` is meant from the project file's folder, in an override from the working folder; it comes back absolute.
+    A relative path is meant from the project file's folder, in an override from the working folder; it comes back absolute.
     `swept` are the flat values of one point of a sweep, which count as the file's own, and `swept_by` says where each was given; without
     them a file that describes a sweep is refused.
     Raises UserError with one line for each problem, naming file, line and key (or the override).
@@ -82,7 +83,7 @@ def load_project(
         raise UserError(f"{path}:{line_of(text, 'sweep')}: [sweep] makes several projects of this file; {said}")
     values = {name: value for name, value in values.items() if name not in of_sweep} | dict(swept or {})
     forced = dict(parse_override(item) for item in overrides or [])
-    given = with_absolute_root(values, path.parent) | with_absolute_root(forced, Path())
+    given = with_absolute_paths(values, path.parent) | with_absolute_paths(forced, Path())
     resolved, problems = resolve(given, resolution=resolution or working_resolution(given))
     if resolved is not None:
         resolved.origins |= {name: "--set" for name in forced if name in resolved.origins}
@@ -98,12 +99,13 @@ def given_elsewhere(overrides: Iterable[str], swept_by: Mapping[str, str]) -> di
     return dict(swept_by) | {parse_override(item)[0]: "--set" for item in overrides}
 
 
-def with_absolute_root(values: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return flat values with `dataset.root`, if it is a path, made absolute from `folder`: a run resumes from any working folder."""
-    root = values.get("dataset.root")
-    if not isinstance(root, str) or not root:
-        return values
-    return values | {"dataset.root": str((folder / os.path.expanduser(root)).absolute())}  # noqa: PTH111 - pathlib's raises for ~nobody
+def with_absolute_paths(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return flat values with the paths among them made absolute from `folder`: a run resumes from any working folder."""
+    paths = {name: values[name] for name in PATHS if isinstance(values.get(name), str) and values[name]}
+    return values | {
+        name: str((folder / os.path.expanduser(path)).absolute())  # noqa: PTH111 - pathlib's raises for ~nobody
+        for name, path in paths.items()
+    }
 
 
 def working_resolution(given: dict[str, Any]) -> int:

@@ -25,6 +25,11 @@ NOT_OF_THE_RECIPE = (
     "evaluate.full_epochs",
     "evaluate.full_batch_size",
     "evaluate.every",
+    "evaluate.protocol",
+    "evaluate.common_epochs",
+    "evaluate.common_teacher",
+    "evaluate.hard_labels",
+    "evaluate.without_augmentation",
 )
 
 

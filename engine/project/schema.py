@@ -101,9 +101,13 @@ class Statistics(Section):
 class Initialise(Section):
     """Where the condensed images start."""
 
-    source: Literal["noise", "real", "rded"] = key(
-        "real", "Normal noise, random real images of the class, or RDED's best crops.", "EDC 3.1"
+    source: Literal["noise", "real", "rded", "easy", "medium", "herding", "k-center", "files"] = key(
+        "real",
+        "Normal noise; random real images of the class; RDED's best crops; the real images that an observer finds easiest or of medium "
+        "difficulty, herding's or k-center's choice by its features; or images of your own.",
+        "EDC 3.1, DELT, 2606.18209",
     )
+    path: str | None = key(None, "Folder or file of your own images for the source `files`, relative to the project file.")
     replacement: Literal["never", "always", "usage"] = key(
         "never", "Draw real images without replacement, with it, or with probability softmax(-times used).", "defect D15"
     )
@@ -129,7 +133,11 @@ class Match(Section):
     layers: Literal["bn", "bn+conv"] = key("bn+conv", "Layers whose inputs are matched.", "G-VBSM 3.2")
     patch_size: CountOrNone = key(4, "Side of the tiles whose moments conv inputs also match; 0 leaves tiles out.", "G-VBSM 3.2", "px")
     first_multiplier: NotNegative = key(10.0, "Weight of the first matched layer.", "SRe2L, reference release")
-    weight: NotNegative = key(0.01, "Weight of the matching loss beside the classification loss.", "reference release")
+    weight: NotNegative | Literal["auto"] = key(
+        0.01,
+        "Weight of the matching loss beside the classification loss; `auto` makes the two equal at a batch's first iteration.",
+        "reference release",
+    )
     w_global: Fraction | None = key(None, "Weight of the moments of the whole dataset; 1 - w_class when absent.", "EDC Eq. 5, Table 5")
     w_class: Fraction = key(0.5, "Weight of the moments of the classes in the batch (soft category-aware matching).", "EDC Eq. 5, Table 5")
     class_form: Literal["batch_mean", "per_class_sum"] = key(
@@ -238,9 +246,10 @@ class Save(Section):
 class Labels(Section):
     """Soft labels of the condensed images."""
 
-    mode: Literal["online", "stored"] = key(
+    mode: Literal["online", "stored", "fixed", "given"] = key(
         "online",
-        "Ask the observers while the student trains, or store their logits beforehand for every epoch.",
+        "Ask the observers while the student trains, store their logits beforehand for every epoch or once for each image, or take the "
+        "labels that came with your own images.",
         "EDC A.2; FKD, 2112.01528",
     )
     ensemble: Literal["mean", "norm_mean"] = key("mean", "Mean of raw logits, or of logits brought to equal norm.", "G-VBSM 3.4")
@@ -299,11 +308,30 @@ class Evaluate(Section):
         "last", "Which measurement is the headline; the best on the test set is always marked as such.", "defect D38"
     )
     every: CountOrNone = key(0, "Measure every this many epochs as well; 0 measures about ten times.", unit="epochs")
-    controls: list[Literal["random", "full"]] = key(
-        ["random"],
-        "What the condensed set is held against: as many random real images under the same labels and recipe, the whole dataset.",
+    protocol: Literal["published", "common", "both"] = key(
+        "published",
+        "The method's own recipe, one recipe that is the same for all methods, or both, shown apart.",
+        "RD3, 2509.19743",
     )
-    full_epochs: Count = key(10, "Passes over the whole dataset for the control `full`.", unit="epochs")
+    common_epochs: Count = key(400, "Passes over the condensed set under the common protocol.", "RD3", "epochs")
+    common_teacher: str = key("resnet18", "The one observer that labels under the common protocol.", "RD3")
+    hard_labels: bool = key(True, "Train with hard labels as well, as results of their own: what the images alone teach.", "2604.18811")
+    without_augmentation: bool = key(
+        False, "Train without augmentation as well, for the augmentation-robust score.", "DD-Ranking, 2505.13300"
+    )
+    search_learning_rates: list[Positive] = key(
+        [],
+        "Peak learning rates of which every set takes its best on a tenth of the training images, never on the test images.",
+    )
+    controls: list[
+        Literal["random", "noise", "initial", "easy", "medium", "herding", "k-center", "equal-bytes", "full", "full-soft"]
+    ] = key(
+        ["random", "noise"],
+        "What the condensed set is held against, under the same labels and recipe: random real images, pure noise, the images before "
+        "synthesis, four coresets, as many real images with hard labels as fit in its bytes, the whole dataset with hard or soft labels.",
+        "RD3, 2606.18209",
+    )
+    full_epochs: Count = key(10, "Passes over the whole dataset for the controls `full` and `full-soft`.", unit="epochs")
     full_batch_size: Count = key(128, "Images of a step on the whole dataset.", unit="images")
 
 

@@ -5,9 +5,11 @@ from typing import Any
 
 from engine.files import write_json
 from engine.project.plan import STAGES, Plan, Step
+from engine.project.protocols import HARD, PUBLISHED, SETS
 from engine.runs.layout import Run
 
 ACCURACIES = ("top1", "top5")
+ROW = ("set", "student", "protocol", "labels", "augmentation")  # what a row of results is about
 
 
 class Summary:
@@ -68,13 +70,14 @@ class Summary:
         """Return one step's status, and its cost once it is finished."""
         done = self.done.get(step.id)
         if done is None:
-            return {"status": "running" if step.id == self.current else "waiting", "folder": step.folder}
+            return {"status": "running" if step.id == self.current else "waiting", "folder": step.folder, **step.facts}
         return {
             "status": "done",
             "reused": step.id in self.reused,
             "seconds": done["seconds"],
             "peak_memory_bytes": done["peak_memory_bytes"],
             "folder": step.folder,
+            **step.facts,
         }
 
     def _stage(self, stage: str) -> dict[str, Any]:
@@ -107,33 +110,44 @@ class Summary:
         }
 
     def _results(self) -> list[dict[str, Any]]:
-        """Return one row for each set and student: mean and deviation (ddof 1) over the seeds finished so far, in percent."""
-        rows: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        """Return one row for each set, student and evaluation: mean and deviation (ddof 1) over the seeds finished so far, in percent.
+
+        A set that was also drawn as random real images has its gain over them, under the same labels and recipe, in `over_random`.
+        """
+        rows: dict[tuple[Any, ...], list[Step]] = {}
         for step in self._steps("evaluate"):
-            if step.id in self.done:
-                rows.setdefault((step.settings["set"], step.settings["student"]), []).append(
-                    {"seed": step.settings["seed"], **self.done[step.id]["result"]}
-                )
-        headline = "best_on_test" if self.plan.project.evaluate.select == "best_on_test" else "final"
-        results = []
-        for (set_name, student), trainings in rows.items():
-            row: dict[str, Any] = {
-                "set": set_name,
-                "student": student,
-                "seeds": [one["seed"] for one in trainings],
-                "updates": trainings[0]["updates"],
-            }
-            for name in ACCURACIES:
-                if name in trainings[0]["final"]:
-                    row[name] = spread([one[headline][name] for one in trainings])
-            row["best_on_test"] = spread([one["best_on_test"]["top1"] for one in trainings])
-            results.append(row)
+            if step.id in self.done and "search" not in step.facts:
+                rows.setdefault(tuple(step.facts[name] for name in ROW), []).append(step)
+        results = [self._result(dict(zip(ROW, key, strict=True)), steps) for key, steps in rows.items()]
         for row in results:
-            control = next((other for other in results if (other["set"], other["student"]) == ("random", row["student"])), None)
-            if row["set"] == "condensed" and control is not None:
+            control = next((other for other in results if _same(row, other) and other["set"] == "random"), None)
+            if row["set"] != "random" and control is not None:
                 row["over_random"] = paired_difference(row, control)
-        order = {"condensed": 0, "random": 1, "full": 2}
-        return sorted(results, key=lambda row: (row["student"], order.get(row["set"], 9)))
+        return sorted(results, key=_place)
+
+    def _result(self, row: dict[str, Any], steps: list[Step]) -> dict[str, Any]:
+        """Return what the trainings of one row have measured."""
+        trainings = [self.done[step.id]["result"] for step in steps]
+        headline = "best_on_test" if self.plan.project.evaluate.select == "best_on_test" else "final"
+        row |= {"seeds": [step.facts["seed"] for step in steps], "images": trainings[0].get("images"), "updates": trainings[0]["updates"]}
+        if "learning_rate" in trainings[0]:
+            row["learning_rate"] = trainings[0]["learning_rate"]
+        for name in ACCURACIES:
+            if name in trainings[0]["final"]:
+                row[name] = spread([one[headline][name] for one in trainings])
+        row["best_on_test"] = spread([one["best_on_test"]["top1"] for one in trainings])
+        return row
+
+
+def _same(row: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Say whether two rows differ in nothing but their sets."""
+    return all(row[name] == other[name] for name in ROW if name != "set")
+
+
+def _place(row: dict[str, Any]) -> tuple[Any, ...]:
+    """Return where a row stands: students in the plan's order, the published protocol and the method's own labels first."""
+    set_place = SETS.index(row["set"]) if row["set"] in SETS else len(SETS)
+    return row["student"], row["protocol"] != PUBLISHED, not row["augmentation"], row["labels"] == HARD, set_place
 
 
 def spread(values: list[float]) -> dict[str, Any]:

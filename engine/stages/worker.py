@@ -14,7 +14,8 @@ from pathlib import Path
 
 from engine.errors import RunError, Stopped, UserError
 from engine.project.frozen import thaw
-from engine.project.plan import Plan, make_plan
+from engine.project.plan import Plan
+from engine.project.planner import make_plan
 from engine.runs.events import EventLog, write_heartbeat
 from engine.runs.layout import Run, open_run
 from engine.runs.liveness import FileLock, wait_for_lock

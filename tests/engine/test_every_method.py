@@ -13,7 +13,8 @@ from engine.data.catalogue import locate_dataset
 from engine.data.condensed import CondensedDataset, read_condensed
 from engine.project.checks import combination_problems
 from engine.project.frozen import freeze
-from engine.project.plan import Plan, make_plan
+from engine.project.plan import Plan
+from engine.project.planner import make_plan
 from engine.project.resolve import method_names, resolve
 from engine.runs.events import EventLog, read_all
 from engine.runs.layout import Run

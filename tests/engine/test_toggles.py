@@ -16,7 +16,8 @@ from engine.commands.methods import method_keys
 from engine.data.condensed import read_condensed
 from engine.data.sources import ClassIndex, Source
 from engine.project.checks import has_effect
-from engine.project.plan import STAGES, make_plan
+from engine.project.plan import STAGES
+from engine.project.planner import make_plan
 from engine.project.resolve import validate
 from engine.project.schema import keys
 from engine.runs.layout import Run

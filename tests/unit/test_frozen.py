@@ -10,7 +10,7 @@ from engine.data.sources import ClassIndex, Source
 from engine.errors import UserError
 from engine.project import frozen
 from engine.project.frozen import freeze, thaw
-from engine.project.plan import make_plan
+from engine.project.planner import make_plan
 from engine.project.resolve import method_names, resolve
 
 SOURCE = Source("folder", "tree", {}, 32, ClassIndex(("a cat", 'b "dog"')), (60, 70), (5, 5), "f" * 64, True)

@@ -9,7 +9,8 @@ from engine.data.sources import ClassIndex, Source
 from engine.errors import UserError
 from engine.files import digest
 from engine.project.checks import has_effect
-from engine.project.plan import NEUTRAL, STAGES, VERSIONS, batch_count, make_plan, steps_an_epoch
+from engine.project.plan import STAGES, VERSIONS
+from engine.project.planner import NEUTRAL, batch_count, make_plan, steps_an_epoch
 from engine.project.resolve import method_names, resolve, validate
 from engine.project.schema import keys
 
