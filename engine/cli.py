@@ -162,6 +162,55 @@ def sweep(
     raise typer.Exit(sweep_command(path, over or [], set_ or [], dry_run=dry_run, detach=detach, now=now, form=form))
 
 
+@app.command()
+def evaluate(
+    context: typer.Context,
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder <class>/<images>, a run, or a .safetensors, .pt or .npz file.")],
+    dataset: Annotated[str | None, typer.Option(metavar="D", help="The dataset that the images are condensed from.")] = None,
+    root: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the dataset lies; needed for --dataset folder.")] = None,
+    name: Annotated[str | None, typer.Option(metavar="N", help="The name of the project that is written; else external-PATH.")] = None,
+    soft_labels: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Soft labels of the images, a row each: .pt, .npy, .npz or .safetensors.")
+    ] = None,
+    like: Annotated[
+        str | None, typer.Option(metavar="PROJECT", help="Evaluate as this project does, its data and controls included; else as EDC.")
+    ] = None,
+    set_: SetOption = None,
+    detach: DetachOption = False,
+    now: NowOption = False,
+    as_json: JsonOption = False,
+    projects: ProjectsOption = None,
+) -> None:
+    """Evaluate images that come from elsewhere.
+
+    They become a project, whose run trains students on them and on its controls. Folders may be named by class, by the class's number
+    from 0, or <number>_<class>; soft labels may be logits or probabilities. What was found out about the files is said, and what can be
+    read in two ways is refused. The command may be repeated.
+
+    \b
+    Examples:
+      edc evaluate mine/ --dataset cifar10
+      edc evaluate images_best.pt --like cifar10-edc-ipc10 --name mtt-ipc10
+      edc evaluate mine.pt --dataset cifar10 --soft-labels mine.pt --set evaluate.seeds=0
+    """
+    from engine.commands.evaluate import evaluate_command
+
+    status = evaluate_command(
+        path,
+        _folder(context, projects),
+        name=name,
+        dataset=dataset,
+        root=root,
+        soft_labels=soft_labels,
+        like=like,
+        overrides=set_ or [],
+        detach=detach,
+        now=now,
+        as_json=as_json,
+    )
+    raise typer.Exit(status)
+
+
 @app.command("list")
 def list_(context: typer.Context, as_json: JsonOption = False, projects: ProjectsOption = None) -> None:
     """List all runs, newest first, with what has become of them.
@@ -304,6 +353,25 @@ def compare(
     against = None if baseline is None else named_run(folder, baseline)
     runs = [named_run(folder, text) for text in run]
     compare_command(runs, baseline=against, every=every, form="json" if as_json else form, plot=plot)
+
+
+@app.command()
+def verify(context: typer.Context, run: RunArgument, as_json: JsonOption = False, projects: ProjectsOption = None) -> None:
+    """Ask whether something is wrong with a run's number.
+
+    Measures its observers again, looks for permuted classes, loss terms that dominate, averages that are too long, labels that teach
+    without images, and settings that differ from the published ones; what random real images reach is held against it.
+    The exit status is 0 when nothing is wrong, 1 when something is.
+
+    \b
+    Examples:
+      edc verify quickstart
+      edc verify 20261122-15 --json
+    """
+    from engine.commands.runs import named_run
+    from engine.commands.verify import verify_command
+
+    raise typer.Exit(verify_command(named_run(_folder(context, projects), run), as_json=as_json))
 
 
 @app.command()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.commands.request import in_cache, plan_here
-from engine.project.plan import STAGES, Step
+from engine.project.plan import STAGES, Step, told
 from engine.project.resolve import Resolved, flatten
 from engine.runs.estimates import estimate, past_work, work_of
 from engine.runs.store import latest_unfinished
@@ -83,7 +83,7 @@ def outline(resolved: Resolved, *, projects: Path, name: str) -> Outline:
         "precision": plan.precision,
     }
     to_do = [step for step in plan.steps if not in_cache(step, cache)]
-    times = {step.id: estimate(work_of(step.stage, step.name, values, facts), past) for step in to_do}
+    times = {step.id: estimate(work_of(step.stage, step.name, values, facts, told(step)), past) for step in to_do}
     stages = []
     for stage in STAGES:
         steps = sum(step.stage == stage for step in plan.steps)

@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.commands.cautions import byte_facts, byte_line, cautions, print_warnings
 from engine.commands.request import Request, make_request
 from engine.commands.tables import Column, count, make_console, print_json, print_table, shortest, size
 from engine.errors import RunError, UserError
@@ -13,6 +15,7 @@ from engine.project.files import new_project_text
 from engine.project.plan import Step
 from engine.project.resolve import nearest
 from engine.project.schema import has_method_value, keys
+from engine.project.warnings import Warning
 from engine.runs.store import latest_unfinished
 from engine.runs.text import printable
 
@@ -59,6 +62,8 @@ def plan_facts(request: Request) -> dict[str, Any]:
             {"stage": step.stage, "step": step.name, "fingerprint": step.fingerprint, "reused": request.in_cache(step), **step.cost}
             for step in plan.steps
         ],
+        "bytes": byte_facts(request),
+        "warnings": [asdict(warning) for warning in cautions(request)],
         "deviations": deviations(request),
         "values": {name: value for name, value in _values(request).items() if value is not None},
     }
@@ -113,10 +118,14 @@ def _print_plan(console: "Console", request: Request) -> None:
     console.print()
     goes_on = f"; `edc run` goes on with run {facts['resumes']}" if facts["resumes"] else ""
     console.print(f"{reused} of {count(len(steps), 'step')} would be reused{goes_on}")
+    console.print(f"what is kept: {byte_line(request)}")
     if facts["deviations"]:
         console.print()
         rows = [[item["key"], _said(item["value"]), _said(item["method"]), item["origin"]] for item in facts["deviations"]]
         print_table(console, [Column("differs from the method"), Column("here"), Column("method"), Column("set by", drop=1)], rows)
+    if facts["warnings"]:
+        console.print()
+        print_warnings(console, [Warning(**warning) for warning in facts["warnings"]])
 
 
 def _said(value: object) -> str:
@@ -135,13 +144,19 @@ def _cost(step: Step) -> list[str]:
     ]
 
 
+def project_name(text: str, option: str) -> str:
+    """Return a project's name as typed after `option`, with or without `.toml`; raises UserError when no file can be called so."""
+    name = text.removesuffix(".toml")
+    if not name or name.startswith((".", "-")) or "/" in name or printable(name) != name:
+        raise UserError(f"{option} {printable(name)!r}: use a file name without slashes, control characters or a leading dot")
+    return name
+
+
 def new_project(projects: Path, name: str, *, dataset: str, method: str, ipc: int, root: Path | None) -> None:
     """Write `<projects>/<name>.toml`, commented; raises UserError when it is there already or a choice does not exist."""
     from engine.data.sources import list_datasets
 
-    name = name.removesuffix(".toml")
-    if not name or name.startswith((".", "-")) or "/" in name or printable(name) != name:
-        raise UserError(f"NAME {printable(name)!r}: use a file name without slashes, control characters or a leading dot")
+    name = project_name(name, "NAME")
     path = projects / f"{name}.toml"
     known = [info.name for info in list_datasets()]
     if dataset not in known:

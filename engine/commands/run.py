@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine.commands.cautions import cautions, print_warnings
 from engine.commands.progress import make_progress, task
 from engine.commands.report import facts_of, print_report
 from engine.commands.request import Request, make_request
@@ -144,12 +145,14 @@ def handle(run: Run) -> str:
 
 
 def announce(console: "Console", request: Request, run: Run, *, resumed: bool, fresh: bool) -> None:
-    """Say which run begins or goes on, and how much of a new one the cache holds."""
+    """Say which run begins or goes on; of a new one how much the cache holds and, once, what is to be said against its settings."""
     plan = request.plan
     cached = 0 if fresh or resumed else sum(request.in_cache(step) for step in plan.steps)
     words = [count(len(plan.steps), "step"), *([f"{cached} cached"] if cached else []), f"{plan.device} {plan.precision}"]
     begins = "going on with run" if resumed else "run"
     console.print(f"{begins} {printable(run.id)} of {printable(request.name)}: {', '.join(words)}", soft_wrap=True)
+    if not resumed:
+        print_warnings(console, cautions(request))
 
 
 def start(console: "Console", run: Run, *, now: bool) -> int:

@@ -12,12 +12,22 @@ from torch import nn
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
+# How many images pass a network at once where nothing is learnt. On a CPU the maps of a batch should stay in its caches, and large ones
+# cost a page fault for every 4 KiB: 64 images of 32 px pass one to three times as fast as 512 together, whatever the precision.
+FORWARD_IMAGES = 512
+FORWARD_PIXELS_ON_CPU = 1 << 16
+
 
 def autocast(device: str, precision: str) -> AbstractContextManager:
     """Return the context in which a network's forward pass runs in `precision`."""
     if precision == "float32":
         return nullcontext()
     return torch.autocast(torch.device(device).type, dtype=DTYPES[precision])
+
+
+def forward_batch(device: str, side: int) -> int:
+    """Return how many square images of `side` px pass a network together where nothing is learnt from them."""
+    return FORWARD_IMAGES if torch.device(device).type != "cpu" else max(1, min(FORWARD_IMAGES, FORWARD_PIXELS_ON_CPU // side**2))
 
 
 def place(model: nn.Module, device: str) -> nn.Module:

@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,14 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch.utils.data import Dataset
 
+from engine.data.class_folders import safe_name
+from engine.data.header import METADATA_KEY
 from engine.data.sources import ClassIndex
 from engine.data.trees import shown
 from engine.errors import RunError, UserError
 from engine.files import read_json, replacing
 
 FILE_NAME = "images.safetensors"
-# One key, because safetensors writes several in an order that changes from process to process, and equal sets must be equal bytes.
-METADATA_KEY = "condensed"
 NORMALISATION = "x = (images.float() / 255 - mean.view(3, 1, 1)) / std.view(3, 1, 1)"
 
 BACKGROUND, NAME_COLOUR, COUNT_COLOUR = "#20242c", "#e6e8ec", "#8b949e"
@@ -32,14 +31,17 @@ MARGIN, GAP, NAME_SIZE, COUNT_SIZE, NAME_WIDTH = 20, 4, 17, 12, 220
 class CondensedDataset(Dataset):
     """Condensed images, `.images` uint8 (N, 3, H, W) and `.labels` int64 (N,), read like any torch dataset.
 
-    `.classes` names the labels; `.mean` and `.std` are 3 floats in [0, 1]; `.metadata` tells how the images were made.
+    `.soft_labels` are one label an image, float32 logits (N, classes), where the set came with such labels from elsewhere, else None:
+    labels that this program asks of observers belong to augmented views, not to images. `.classes` names the labels; `.mean` and
+    `.std` are 3 floats in [0, 1]; `.metadata` tells how the images were made. An item is a normalised image and its label.
     """
 
     def __init__(
         self, images: torch.Tensor, labels: torch.Tensor, *, classes: ClassIndex, mean: Sequence[float], std: Sequence[float],
-        metadata: Mapping[str, Any],
+        metadata: Mapping[str, Any], soft_labels: torch.Tensor | None = None,
     ) -> None:
         self.images, self.labels, self.classes, self.metadata = images, labels, classes, dict(metadata)
+        self.soft_labels = soft_labels
         self.mean, self.std = tuple(mean), tuple(std)
 
     @classmethod
@@ -67,8 +69,7 @@ class CondensedDataset(Dataset):
         label_width = len(str(len(self.classes) - 1))
         number_width = max(3, len(str(len(self))))
         for image, label in zip(self.images, self.labels.tolist(), strict=True):
-            name = re.sub(r"[^\w.+-]", "_", self.classes.names[label])
-            path = folder / f"{label:0{label_width}d}_{name}" / f"{numbers[label]:0{number_width}d}.png"
+            path = folder / f"{label:0{label_width}d}_{safe_name(self.classes.names[label])}" / f"{numbers[label]:0{number_width}d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as temporary:
                 Image.fromarray(image.permute(1, 2, 0).numpy()).save(temporary, format="PNG")
@@ -77,16 +78,19 @@ class CondensedDataset(Dataset):
 
 def write_condensed(
     folder: Path, images: torch.Tensor | np.ndarray, labels: torch.Tensor | np.ndarray, *, classes: ClassIndex, mean: Sequence[float],
-    std: Sequence[float], metadata: Mapping[str, Any], name: str = FILE_NAME,
+    std: Sequence[float], metadata: Mapping[str, Any], soft_labels: torch.Tensor | np.ndarray | None = None, name: str = FILE_NAME,
 ) -> Path:
     """Write `<folder>/<name>` and return its path; the same set gives the same bytes.
 
     `images` uint8 (N, 3, H, W), `labels` integers (N,) in the order of `classes`, `mean` and `std` 3 floats in [0, 1] for normalising;
-    `metadata` any JSON values that tell how the images were made. Raises ValueError when shapes or labels do not fit together, and
-    RunError when the file cannot be written.
+    `soft_labels` finite logits (N, classes), one row an image; `metadata` any JSON values that tell how the images were made. Raises
+    ValueError when shapes or labels do not fit together, and RunError when the file cannot be written.
     """
     images, labels = torch.as_tensor(images).cpu().contiguous(), torch.as_tensor(labels).cpu().to(torch.int64).contiguous()
-    _check(images, labels, len(classes))
+    tensors = {"images": images, "labels": labels}
+    if soft_labels is not None:
+        tensors["soft_labels"] = torch.as_tensor(soft_labels).cpu().to(torch.float32).contiguous()
+    _check(images, labels, tensors.get("soft_labels"), len(classes))
     facts = {
         "schema": 1, "classes": list(classes.names), "class_digest": classes.digest, "mean": [float(value) for value in mean],
         "std": [float(value) for value in std], "ipc": int(labels.bincount().max()), "normalisation": NORMALISATION,
@@ -97,7 +101,7 @@ def write_condensed(
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             text = json.dumps(facts, sort_keys=True)
-            safetensors.torch.save_file({"images": images, "labels": labels}, temporary, metadata={METADATA_KEY: text})
+            safetensors.torch.save_file(tensors, temporary, metadata={METADATA_KEY: text})
     except (OSError, safetensors.SafetensorError) as error:
         raise RunError(f"cannot write {shown(path)}: {error}") from error
     return path
@@ -112,23 +116,31 @@ def read_condensed(path: Path) -> CondensedDataset:
         with safetensors.safe_open(file, "pt") as tensors:
             facts = json.loads((tensors.metadata() or {})[METADATA_KEY])
             images, labels = tensors.get_tensor("images"), tensors.get_tensor("labels")
+            soft_labels = tensors.get_tensor("soft_labels") if "soft_labels" in tensors.keys() else None  # noqa: SIM118 - no mapping
         classes = ClassIndex(tuple(str(name) for name in facts["classes"]))
-        _check(images, labels, len(classes))
+        _check(images, labels, soft_labels, len(classes))
         mean, std = ([float(value) for value in facts[name]] for name in ("mean", "std"))
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
             raise ValueError("mean and std must be 3 numbers, std above 0")
-        return CondensedDataset(images, labels, classes=classes, mean=mean, std=std, metadata=facts["provenance"])
+        metadata = facts["provenance"]
+        return CondensedDataset(images, labels, classes=classes, mean=mean, std=std, metadata=metadata, soft_labels=soft_labels)
     except (OSError, safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{shown(file)} is not a condensed dataset or is damaged: {type(error).__name__}: {shown(str(error))}") from error
 
 
-def _check(images: torch.Tensor, labels: torch.Tensor, class_count: int) -> None:
+def _check(images: torch.Tensor, labels: torch.Tensor, soft_labels: torch.Tensor | None, class_count: int) -> None:
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or not images.numel():
         raise ValueError(f"expected images uint8 (N, 3, H, W), got {images.dtype} {tuple(images.shape)}")
     if labels.shape != images.shape[:1] or labels.is_floating_point():
         raise ValueError(f"expected {len(images)} integer labels, got {labels.dtype} {tuple(labels.shape)}")
     if labels.min() < 0 or labels.max() >= class_count:
         raise ValueError(f"a label lies outside 0..{class_count - 1}")
+    if soft_labels is None:
+        return
+    if soft_labels.shape != (len(images), class_count) or not soft_labels.is_floating_point():
+        raise ValueError(f"expected soft labels ({len(images)}, {class_count}), got {soft_labels.dtype} {tuple(soft_labels.shape)}")
+    if not soft_labels.isfinite().all():
+        raise ValueError("a soft label is not a finite number")
 
 
 def contact_sheet(

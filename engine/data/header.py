@@ -9,6 +9,7 @@ from engine.data.trees import shown
 from engine.errors import UserError
 from engine.files import digest_file
 
+# One key, because safetensors writes several in an order that changes from process to process, and equal sets must be equal bytes.
 METADATA_KEY = "condensed"
 LONGEST_HEADER = 100_000_000  # bytes, the limit of the format
 

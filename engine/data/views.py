@@ -120,7 +120,11 @@ def render(images: Tensor, views: Views, settings: ViewSettings, mean: Tensor, s
 
     The order is RandAugment, normalisation, patches, crop, flip, mixing, as in the papers' training code.
     """
-    seen = images[views.index.to(images.device)]
+    return augmented(images[views.index.to(images.device)], views, settings, mean, std)
+
+
+def augmented(seen: Tensor, views: Views, settings: ViewSettings, mean: Tensor, std: Tensor) -> Tensor:
+    """Return what `render` does, from the uint8 images (M, 3, H, W) that the views show, one for each view."""
     if settings.randaugment:
         seen = rand_augment.rand_augment(seen, views.operations, views.negative)
     seen = ((seen.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
@@ -162,13 +166,16 @@ def chunks(count: int, side: int, epochs: int, settings: ViewSettings, *, limit:
     else:
         size = max(1, limit // settings.batch_size)
         groups = [[(epoch, spans[start : start + size])] for epoch in range(epochs) for start in range(0, len(spans), size)]
+    drawn: tuple[int, Views] | None = None  # a large set's epoch, kept for the chunks that are parts of it
     for number, group in enumerate(groups):
         if number < first:
             continue
         parts, batches, position = [], [], 0
         for epoch, whole in group:
             start, stop = whole[0][0], whole[-1][1]
-            parts.append(draw_epoch(count, side, epoch, settings).part(start, stop))
+            if drawn is None or drawn[0] != epoch:
+                drawn = epoch, draw_epoch(count, side, epoch, settings)
+            parts.append(drawn[1].part(start, stop))
             batches += [(epoch, position + begin - start, position + end - start) for begin, end in whole]
             position += stop - start
         epoch, whole = group[0]

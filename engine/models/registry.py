@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from engine.errors import UserError
+from engine.models.counts import large_count, small_patch, zoo_count
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,7 +27,7 @@ class ModelInfo:
     """One line of `edc models`.
 
     `resolutions` is the smallest and largest side in px (None: no limit), `parameters` the number at 10 classes: below 128 px where the
-    model exists there (at 32 px for ConvNets, whose head depends on the side), at 224 px otherwise; None for patterns.
+    model exists there (at 32 px where it depends on the side), at 224 px otherwise; None for patterns.
     """
 
     name: str
@@ -54,6 +55,7 @@ MODELS = (
     ModelInfo("convnet-d2", "convnet", EVERY, "instance", 233_610, "Two blocks of 128 channels."),
     ModelInfo("convnet-d<depth>-w<width>", "convnet", EVERY, "instance", None, "<depth> blocks (default 3) of <width> channels (128)."),
     ModelInfo("convnet-d<depth>-w<width>-bn", "convnet", EVERY, "batch", None, "The same with BatchNorm, which can be matched too."),
+    ModelInfo("vit-tiny", "vision_transformer", SMALL_ONLY, "layer", 2_693_194, "A small vision transformer with 4 px patches, or 2 px."),
     ModelInfo("efficientnet-b0", "torchvision", LARGE_ONLY, "batch", 4_020_358, "EfficientNet-B0, an observer and student on ImageNet-1k."),
     ModelInfo("alexnet", "torchvision", LARGE_ONLY, "none", 57_044_810, "AlexNet, an observer on ImageNet-1k without normalisation."),
     ModelInfo("densenet121", "torchvision", LARGE_ONLY, "batch", 6_964_106, "DenseNet of depth 121."),
@@ -74,6 +76,7 @@ _SMALL_NAMES = {
     "wide_resnet": re.compile(rf"wrn-(?P<depth>{_NUMBER})-(?P<widen_factor>{_NUMBER})"),
     "mobilenet": re.compile(r"mobilenet-v2"),
     "shufflenet": re.compile(r"shufflenet-v2-0\.5"),
+    "vision_transformer": re.compile(r"vit-tiny"),
     "convnet": re.compile(rf"convnet(?=-[dw])(-d(?P<depth>{_NUMBER}))?(-w(?P<width>{_NUMBER}))?(?P<batch_norm>-bn)?"),
 }
 
@@ -106,7 +109,24 @@ def normalisation(name: str) -> str | None:
     small = _read_small_name(name)
     if small is not None and small[0] == "convnet":
         return "batch" if small[1].get("batch_norm") else "instance"
-    return "batch" if small is not None else next((info.normalisation for info in MODELS if info.name == name), None)
+    listed = next((info.normalisation for info in MODELS if info.name == name), None)
+    return listed or ("batch" if small is not None else None)
+
+
+def parameter_count(name: str, classes: int, resolution: int) -> int:
+    """Return the number of weights that `create_model` gives a network, without importing torch.
+
+    Raises UserError as `check_model` does, and for networks of torchvision and timm that this program has no count of.
+    """
+    check_model(name, resolution)
+    small = _read_small_name(name)
+    if small is not None and (resolution < LARGE or small[0] == "convnet"):
+        return zoo_count(small[0], classes, resolution, **small[1])
+    count = large_count(*_large_builder(name), classes, resolution)
+    if count is None:
+        right = 'set labels.mode = "stored", whose labels need no network to be kept'
+        raise UserError(f"how many weights model {name!r} has is not known without building it; {right}")
+    return count
 
 
 def create_model(name: str, classes: int, resolution: int) -> "nn.Module":
@@ -139,6 +159,10 @@ def create_model(name: str, classes: int, resolution: int) -> "nn.Module":
             from engine.models.shufflenet import shufflenet_v2
 
             return shufflenet_v2(classes=classes)
+        case "vision_transformer":
+            from engine.models.transformer import vit_tiny
+
+            return vit_tiny(classes=classes, resolution=resolution)
         case _:
             from engine.models.convnet import convnet
 
@@ -165,6 +189,8 @@ def _read_small_name(name: str) -> tuple[str, dict[str, Any]] | None:
 def _check_small(name: str, family: str, options: dict[str, Any], resolution: int) -> None:
     if family == "wide_resnet" and (options["depth"] < 10 or options["depth"] % 6 != 4):
         raise UserError(f"model {name!r}: the depth of a wide residual network is 10, 16, 22, 28, … (6n+4), not {options['depth']}")
+    if family == "vision_transformer" and resolution % small_patch(resolution):
+        raise _untiled(name, small_patch(resolution), resolution)
     if family == "convnet":
         depth = options.get("depth", 3)
         if resolution >> depth == 0:
@@ -185,7 +211,11 @@ def _check_large(name: str, resolution: int) -> None:
     _, builder = _large_builder(name)
     patch = re.search(r"(?:^vit_[blh]_|_patch)(\d+)", builder)
     if patch and resolution % int(patch[1]):
-        raise UserError(f"model {name!r} takes images whose side is a multiple of its patches' {patch[1]} px, not {resolution} px")
+        raise _untiled(name, int(patch[1]), resolution)
+
+
+def _untiled(name: str, patch: int, resolution: int) -> UserError:
+    return UserError(f"model {name!r} takes images whose side is a multiple of its patches' {patch} px, not {resolution} px")
 
 
 def _wrong_size(name: str, sizes: str, resolution: int) -> UserError:

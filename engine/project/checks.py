@@ -70,6 +70,11 @@ INEFFECTIVE: list[tuple[tuple[str, ...], Callable[[Project], bool], str]] = [
         "needs one of evaluate.students in it",
     ),
     (("labels.dtype",), lambda p: p.labels.mode != "online", 'needs labels.mode = "stored" or "fixed"'),
+    (
+        ("initialise.flip", "initialise.shuffle_patches"),
+        lambda p: p.initialise.source != "files",
+        'needs another initialise.source than "files", whose images stay as they are',
+    ),
     (("initialise.path",), lambda p: p.initialise.source == "files", 'needs initialise.source = "files"'),
     (
         ("evaluate.common_epochs", "evaluate.common_teacher"),

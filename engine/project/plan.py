@@ -41,6 +41,11 @@ class Step:
         return f"{STAGES.index(self.stage) + 1}-{self.stage}/{self.name}"
 
 
+def told(step: Step) -> dict[str, Any]:
+    """Return what a summary tells of a step beside its state: for evaluate what its result is called and how many views it trains on."""
+    return step.facts | ({"views": step.cost["images"]} if step.stage == "evaluate" else {})
+
+
 @dataclass(frozen=True)
 class Plan:
     """The ordered steps of a project on one dataset, device kind and precision."""

@@ -244,9 +244,9 @@ class Planner:
             if project.labels.mode != "stored":
                 settings["labels.mode"] = "given" if project.labels.mode == "given" and set_name == "condensed" else "fixed"
             if settings.get("labels.mode") != "given":
-                of_run = set_name in ("condensed", "initial", *CORESETS)
-                name = f"{set_name if of_run else f'{set_name}-seed{seed}'}{evaluation.suffix}"
-                inputs["labels"] = [self.relabel(name, images, project.condense.seed if of_run else seed, project)]
+                views = {"condensed": project.condense.seed, "initial": project.condense.seed, **dict.fromkeys(CORESETS, 0)}
+                name = f"{set_name if set_name in views else f'{set_name}-seed{seed}'}{evaluation.suffix}"
+                inputs["labels"] = [self.relabel(name, images, views.get(set_name, seed), project)]
         facts = {"set": set_name, "student": student, "seed": seed, "protocol": evaluation.protocol}
         facts |= {"labels": evaluation.regime, "augmentation": evaluation.augmented}
         name = f"{set_name}-{student}-seed{{seed}}{evaluation.suffix}"
@@ -329,15 +329,24 @@ def condensed_bytes(project: Project, classes: int, side: int) -> dict[str, int]
     """
     from engine.models.registry import parameter_count
 
+    teachers = project.observers.labels if label_regime(project) == "online" else []
+    return _kept_bytes(project, classes, side) | {"teachers": 4 * sum(parameter_count(name, classes, side) for name in teachers)}
+
+
+def estimated_bytes(project: Project, classes: int, side: int) -> dict[str, int | None]:
+    """Return what `condensed_bytes` does, with None for the teachers where one is asked online whose number of weights is not known."""
+    try:
+        return condensed_bytes(project, classes, side)
+    except UserError:
+        return _kept_bytes(project, classes, side) | {"teachers": None}
+
+
+def _kept_bytes(project: Project, classes: int, side: int) -> dict[str, int]:
+    """Return the bytes of the condensed images and of the labels that are kept with them; those that came along are float32."""
     images = project.condense.ipc * classes
-    regime = label_regime(project)
-    views = {"epoch-soft": images * project.evaluate.epochs, "fixed-soft": images}.get(regime, 0)
-    teachers = [parameter_count(name, classes, side) for name in project.observers.labels] if regime == "online" else []
-    return {
-        "images": images * 3 * side**2,
-        "labels": views * classes * LABEL_BYTES[project.labels.dtype],
-        "teachers": 4 * sum(teachers),
-    }
+    views = {"epoch-soft": images * project.evaluate.epochs, "fixed-soft": images}.get(label_regime(project), 0)
+    size = LABEL_BYTES["float32" if project.labels.mode == "given" else project.labels.dtype]
+    return {"images": images * 3 * side**2, "labels": views * classes * size}
 
 
 def steps_an_epoch(images: int, size: int) -> int:

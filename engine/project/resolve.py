@@ -14,6 +14,7 @@ from engine.project.schema import SECTIONS, Project, keys
 
 METHODS = Path(__file__).parent / "methods"
 COMPAT = Path(__file__).parent / "compat"
+EXTERNAL = "external"  # the method of images that `edc evaluate` brings from elsewhere
 
 
 Layer = dict[str, Any]  # {"set": {section: {key: value}}, optionally "dataset": [names], "ipc": [low, high], "resolution": [low, high]}
@@ -61,8 +62,8 @@ class Resolved:
 
 
 def method_names() -> list[str]:
-    """Return the names of all method files, sorted."""
-    return sorted(path.stem for path in METHODS.glob("*.toml"))
+    """Return the names of the methods that make images, sorted; `external` has a file too and makes none."""
+    return sorted(path.stem for path in METHODS.glob("*.toml") if path.stem != EXTERNAL)
 
 
 def nearest(word: str, choices: list[str]) -> str:
@@ -77,7 +78,7 @@ def load_method(name: str) -> Method:
 
     Raises UserError naming the nearest method when there is none of this name, or when the file itself is wrong.
     """
-    if name not in method_names():
+    if name not in (*method_names(), EXTERNAL):
         raise UserError(f"condense.method: no method is called {name!r}; {nearest(name, method_names())}")
     data = _read_file(METHODS / f"{name}.toml", ("title", "summary", "paper"))
     base = data.get("extends")
@@ -204,7 +205,21 @@ def validate(flat: dict[str, Any]) -> tuple[Project | None, list[Problem]]:
     try:
         return Project.model_validate(unflatten(flat)), []
     except ValidationError as error:
-        return None, [_problem(details) for details in error.errors()]
+        return None, _merged(error.errors())
+
+
+def _merged(errors: list[dict[str, Any]]) -> list[Problem]:
+    """Put pydantic's findings into words; what may be a number or a word is one problem, though it is neither."""
+    problems: list[Problem] = []
+    kinds: dict[str, str] = {}
+    for details in errors:
+        problem, kind = _problem(details), details["type"]
+        if kind == "literal_error" and kinds.setdefault(problem.key, kind) != kind:
+            problems[-1].message += " or " + details["ctx"]["expected"].replace("'", '"')
+        else:
+            kinds[problem.key] = kind
+            problems.append(problem)
+    return problems
 
 
 def _not_a_key(name: str, value: Any) -> str:

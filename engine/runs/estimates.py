@@ -11,6 +11,7 @@ from typing import Any
 
 from engine.errors import UserError
 from engine.files import FileMark, file_mark
+from engine.project.protocols import HARD, common_values
 from engine.runs.events import number
 from engine.runs.layout import Run, read_object, tables
 from engine.runs.store import all_runs, read_run_toml
@@ -40,7 +41,7 @@ LIKENESS = {
     ),
     "relabel": Likeness(("observers.labels",), ("evaluate.batch_size", "labels.dtype", "compute.threads"), ("evaluate.epochs", "images")),
     "evaluate": Likeness(
-        ("student", "labelling"), ("evaluate.batch_size", "evaluate.randaugment", "data", "compute.threads"), ("evaluate.epochs", "images")
+        ("student", "labelling"), ("evaluate.batch_size", "evaluate.randaugment", "data", "compute.threads"), ("views",)
     ),
     "full": Likeness(("student", "data"), ("evaluate.full_batch_size", "compute.threads"), ("evaluate.full_epochs",)),
 }
@@ -62,26 +63,41 @@ class PastWork:
     seconds: float
 
 
-def work_of(stage: str, name: str, project: Mapping[str, Any], facts: Mapping[str, Any]) -> Work:
+def work_of(stage: str, name: str, project: Mapping[str, Any], facts: Mapping[str, Any], told: Mapping[str, Any]) -> Work:
     """Return the step `stage/name` as estimates see it.
 
     `project` holds the flat values of its whole project; `facts` has `data` (fingerprint), `classes` (their number), `resolution` (px),
-    `device` and `precision`.
+    `device` and `precision`; `told` is what the plan or the summary says of the step: its set, student, protocol and labels.
     """
     own: dict[str, Any] = {"name": name}
-    if stage == "initialise":
-        own["start"] = project.get("initialise.source") if name == "condensed" else "real"
-    kind = stage
-    if stage == "evaluate":
-        set_name, _, rest = name.partition("-")
-        own["student"] = rest.rpartition("-seed")[0]
-        hard = project.get("evaluate.loss") == "ce"
-        stored = project.get("labels.mode") == "stored"
-        own["labelling"] = "none" if hard else "stored" if stored else project.get("observers.labels")
-        kind = "full" if set_name == "full" else stage
     ipc, classes = number(project.get("condense.ipc")), number(facts.get("classes"))
     own["images"] = ipc * classes if ipc is not None and classes is not None else None
+    if stage == "initialise":
+        own["start"] = project.get("initialise.source") if name == "condensed" else name.partition("-seed")[0]
+    kind = stage
+    if stage == "evaluate":
+        own |= _evaluation(project, told)
+        kind = "full" if told.get("set") == "full" and told.get("labels") == HARD else stage
+        own["views"] = number(told.get("views")) or _product(own["images"], number(own.get("evaluate.epochs", project.get("evaluate.epochs"))))
     return Work(kind, {**project, **facts, **own})
+
+
+def _evaluation(project: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
+    """Return in what a training of a student differs from what its project says: by its protocol and its labels."""
+    own: dict[str, Any] = {"student": told.get("student")}
+    labellers = project.get("observers.labels")
+    if told.get("protocol") == "common":
+        own |= {f"evaluate.{name}": value for name, value in common_values(str(told.get("student")))["evaluate"].items()}
+        own["evaluate.epochs"] = project.get("evaluate.common_epochs")
+        labellers = [project.get("evaluate.common_teacher")]
+    regime = told.get("labels")
+    own["labelling"] = labellers if regime == "online" else "none" if regime == HARD else "stored"
+    return own
+
+
+def _product(one: float | None, other: float | None) -> float | None:
+    """Return the product of two numbers, None where one is missing."""
+    return one * other if one is not None and other is not None else None
 
 
 def estimate(work: Work, past: Sequence[PastWork]) -> float | None:
@@ -152,5 +168,5 @@ def _steps_of(run: Run, mark: FileMark) -> tuple[str, tuple[PastWork, ...]]:
         stage, _, name = str(step).partition("/")
         seconds = number(outcome.get("seconds")) if isinstance(outcome, dict) else None
         if stage in LIKENESS and seconds is not None and seconds >= 0:
-            works.append(PastWork(work_of(stage, name, project, facts), seconds))
+            works.append(PastWork(work_of(stage, name, project, facts, outcome), seconds))
     return str(frozen.get("host")), tuple(works)

@@ -1,4 +1,4 @@
-"""Initialise: choose the images a condensed set starts from: noise, random real images, or RDED's best crops."""
+"""Initialise: choose the images a condensed set starts from: noise, random real images, RDED's best crops, a coreset, a file's."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,12 @@ from torchvision.transforms.v2 import functional as vision
 from engine.compute.precision import autocast
 from engine.compute.seeding import generator
 from engine.data import augment
-from engine.errors import Stopped
+from engine.data.condensed import read_condensed
+from engine.data.trees import shown
+from engine.errors import RunError, Stopped
+from engine.files import digest_file
+from engine.project.planner import CORESETS
+from engine.stages import coresets
 from engine.stages.inputs import Inputs
 from engine.stages.report import Report
 from engine.stages.saving import save_images
@@ -24,7 +29,9 @@ def initialise(settings: dict[str, Any], inputs: Inputs, folder: Path, report: R
 
     Draws are keyed by the class's name, so the order of classes changes nothing. Raises Stopped when asked to stop between classes.
     """
-    scorer = inputs.observer(inputs.folder("scorer")) if settings["source"] == "rded" else None
+    if settings["source"] == "files":
+        return _take_over(settings, inputs, folder)
+    scorer = inputs.observer(inputs.folder("scorer")) if "scorer" in inputs.folders else None
     chosen, indices = [], []
     for label, name in enumerate(inputs.store.classes.names):
         if report.stop_wanted():
@@ -47,6 +54,21 @@ def initialise(settings: dict[str, Any], inputs: Inputs, folder: Path, report: R
     return {"images": len(images), "image_bytes": images.numel()}
 
 
+def _take_over(settings: dict[str, Any], inputs: Inputs, folder: Path) -> dict[str, Any]:
+    """Write the images of a condensed file as they are, and the soft labels that came with them.
+
+    Raises RunError when the file is no longer the one that the plan was made for.
+    """
+    path = Path(settings["path"])
+    if not path.is_file() or digest_file(path) != settings["content"]:
+        raise RunError(f"{shown(path)} has changed or gone since this run was planned; start another run of the project")
+    given = read_condensed(path)
+    facts = {"source": "files", "ipc": settings["ipc"], "imported": given.metadata}
+    save_images(folder, given.images, given.labels, inputs.store, settings["save"], facts, given.soft_labels)
+    label_bytes = 0 if given.soft_labels is None else given.soft_labels.nbytes
+    return {"images": len(given), "image_bytes": given.images.numel(), "label_bytes": label_bytes}
+
+
 def _class_images(
     settings: dict[str, Any], inputs: Inputs, label: int, scorer: nn.Module | None, draws: torch.Generator
 ) -> tuple[Tensor, list[int]]:
@@ -59,6 +81,9 @@ def _class_images(
     real = torch.from_numpy(inputs.store.train.images[rows].copy())
     if settings["source"] == "real":
         picked = draw_real(len(real), ipc, settings["replacement"], draws)
+        images = real[picked]
+    elif settings["source"] in CORESETS:
+        picked = coresets.choose(settings["source"], real, label, ipc, scorer, inputs)
         images = real[picked]
     else:
         images, picked = rded_images(real, label, ipc, scorer, inputs, settings["rded"], draws)

@@ -92,13 +92,14 @@ class Inputs:
 
 
 class RealImages:
-    """One split of the real images, on the device where it fits, read by index."""
+    """One split of the real images, or some of its rows, on the device where it fits, read by index."""
 
-    def __init__(self, split: Split, device: str) -> None:
-        self.device = device
-        self.labels = torch.from_numpy(split.labels).to(device)
-        self._images = split.images
-        self._resident = to_device(split.images, device) if split.images.nbytes <= RESIDENT_BYTES else None
+    def __init__(self, split: Split, device: str, rows: np.ndarray | None = None) -> None:
+        """`rows` (M,) are the rows of the split that count, in rising order; without them all do."""
+        self.device, self._images, self._rows = device, split.images, rows
+        self.labels = torch.from_numpy(split.labels if rows is None else split.labels[rows]).to(device)
+        size = len(self.labels) * split.images[:1].nbytes
+        self._resident = to_device(split.images if rows is None else split.images[rows], device) if size <= RESIDENT_BYTES else None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -108,5 +109,21 @@ class RealImages:
         if self._resident is not None:
             return self._resident[indices.to(self.device)]
         ordered, back = torch.sort(indices)
-        part = torch.from_numpy(self._images[ordered.numpy()])[torch.argsort(back)]
+        rows = ordered.numpy() if self._rows is None else self._rows[ordered.numpy()]
+        part = torch.from_numpy(self._images[rows])[torch.argsort(back)]
         return part.pin_memory().to(self.device, non_blocking=True) if self.device != "cpu" else part
+
+
+@dataclass(frozen=True)
+class HeldImages:
+    """Images uint8 (N, 3, H, W) with labels (N,) that lie on the device already, read as `RealImages` are."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: Tensor) -> Tensor:
+        """Return the images (B, 3, H, W) at CPU indices (B,)."""
+        return self.images[indices.to(self.images.device)]

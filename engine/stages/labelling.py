@@ -8,11 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from engine.compute.precision import autocast
+from engine.compute.precision import autocast, forward_batch
 from engine.data.views import Chunk
 from engine.stages.inputs import Inputs
-
-LABEL_BATCH = 512
 
 
 @contextmanager
@@ -29,25 +27,30 @@ def batch_statistics(model: nn.Module) -> Iterator[None]:
             layer.training, layer.track_running_stats = training, tracks
 
 
-@torch.no_grad()
 def label_chunk(observers: list[nn.Module], images: Tensor, chunk: Chunk, settings: dict[str, Any], inputs: Inputs) -> Tensor:
-    """Return the ensemble's logits (M, classes) in float32 for a chunk's rendered views (M, 3, H, W).
+    """Return the ensemble's logits (M, classes) in float32 for a chunk's rendered views (M, 3, H, W)."""
+    return ensemble_logits(observers, images, [slice(first, last) for _, first, last in chunk.batches], settings, inputs)
 
-    `labels.ensemble` is the mean of raw logits (EDC Eq. 4), or the mean after each observer's logits of a training batch are scaled to
-    the mean Frobenius norm over observers (G-VBSM). With `labels.teacher_batchnorm = "train"` each training batch is labelled by itself.
+
+@torch.no_grad()
+def ensemble_logits(observers: list[nn.Module], images: Tensor, batches: list[slice], settings: dict[str, Any], inputs: Inputs) -> Tensor:
+    """Return the ensemble's logits (M, classes) in float32 for images (M, 3, H, W) in normalised units, which the `batches` divide.
+
+    `labels.ensemble` is the mean of raw logits (EDC Eq. 4), or the mean after each observer's logits of a batch are scaled to the mean
+    Frobenius norm over observers (G-VBSM). With `labels.teacher_batchnorm = "train"` each batch is labelled by itself.
     """
-    by_batch = [slice(first, last) for _, first, last in chunk.batches]
-    whole = [slice(first, first + LABEL_BATCH) for first in range(0, len(images), LABEL_BATCH)]
+    size = forward_batch(inputs.device, images.shape[-1])
+    whole = [slice(first, first + size) for first in range(0, len(images), size)]
     all_logits = []
     for observer in observers:
         if settings["labels.teacher_batchnorm"] == "train":
             with batch_statistics(observer):
-                all_logits.append(_forward(observer, images, by_batch, inputs))
+                all_logits.append(_forward(observer, images, batches, inputs))
         else:
             all_logits.append(_forward(observer, images, whole, inputs))
     logits = torch.stack(all_logits)
     if settings["labels.ensemble"] == "norm_mean":
-        logits = torch.cat([balanced(logits[:, part]) for part in by_batch], dim=1)
+        logits = torch.cat([balanced(logits[:, batch]) for batch in batches], dim=1)
     return logits.mean(0)
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -48,6 +49,20 @@ def hard(student: Tensor, labels: Tensor, partner_labels: Tensor, share: Tensor)
     own = functional.cross_entropy(student, labels, reduction="none")
     other = functional.cross_entropy(student, partner_labels, reduction="none")
     return (share * own + (1 - share) * other).mean()
+
+
+def mixed_target(settings: dict[str, Any], own: Tensor, partner: Tensor, share: Tensor) -> Tensor:
+    """Return the soft labels (B, C) of mixed views from one label an image: `share` (B,) of the own and the rest of the partner's.
+
+    What is mixed is what the loss compares: logits for a squared error, else probabilities at `evaluate.temperature`, returned as the
+    logits that have the mixed probabilities at that temperature.
+    """
+    share = share[:, None]
+    if settings["evaluate.loss"] == "mse_ce":
+        return share * own + (1 - share) * partner
+    temperature = settings["evaluate.temperature"]
+    parts = [(own / temperature).log_softmax(1) + share.log(), (partner / temperature).log_softmax(1) + (1 - share).log()]
+    return temperature * torch.logaddexp(*parts)
 
 
 def student_loss(

@@ -1,4 +1,4 @@
-"""Relabel: store the observers' logits for every view of every epoch.
+"""Relabel: store the observers' logits for every view of every epoch, or once for every image.
 
 Only logits are stored: order, crops, mirrors, boxes and partners are drawn again from the seed and the epoch (`engine.data.views`).
 """
@@ -9,25 +9,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from engine.compute.seeding import generator
 from engine.data.condensed import read_condensed
-from engine.data.views import ViewSettings, chunk_limit, chunks, render
+from engine.data.views import ViewSettings, batch_spans, chunk_limit, chunks, render
 from engine.errors import RunError, Stopped
-from engine.files import read_json, write_json
+from engine.files import read_json, replacing, write_json
 from engine.stages.inputs import Inputs
-from engine.stages.labelling import label_chunk
+from engine.stages.labelling import ensemble_logits, label_chunk
 from engine.stages.report import Report
 
+FIXED_BATCH = 100  # images that an observer sees together where it normalises by the batch
 CHECKED_VIEWS = 4096  # views read at once when the labels of an earlier attempt are checked
 
 
 def relabel(settings: dict[str, Any], inputs: Inputs, folder: Path, report: Report) -> dict[str, Any]:
     """Write `logits.npy`, (epochs * N, classes) in `labels.dtype`, in the order in which the views are seen (FKD; EDC 3.4).
 
-    Raises Stopped when asked to stop; it then goes on with the next chunk of views.
+    With `labels.mode = "fixed"` one row an image instead, (N, classes), of what the observers say about it unaugmented. Raises Stopped
+    when asked to stop; it then goes on with the next chunk of views, or labels the images anew.
     """
     condensed = read_condensed(inputs.folder("images"))
     images = condensed.images.to(inputs.device)
+    if settings.get("labels.mode") == "fixed":
+        return _label_images(images, settings, inputs, folder, report)
     epochs, count = settings["evaluate.epochs"], len(images)
     views = ViewSettings.of(settings, settings["seed"])
     path, progress = folder / "logits.npy", folder / "progress.json"
@@ -50,6 +57,30 @@ def relabel(settings: dict[str, Any], inputs: Inputs, folder: Path, report: Repo
     logits.flush()
     progress.unlink(missing_ok=True)
     return {"label_bytes": logits.nbytes, "views": shape[0]}
+
+
+def _label_images(images: Tensor, settings: dict[str, Any], inputs: Inputs, folder: Path, report: Report) -> dict[str, Any]:
+    """Write the logits of unaugmented uint8 images (N, 3, H, W).
+
+    They are labelled in a random order, so that observers that normalise by the batch they see are not shown one class at a time.
+    """
+    shape, observers = (len(images), inputs.classes), inputs.observers()
+    order = torch.randperm(len(images), generator=generator("fixed labels", len(images)))
+    logits = np.empty(shape, dtype=settings["labels.dtype"])
+    batches = batch_spans(len(images), FIXED_BATCH)
+    whole = max(1, chunk_limit(inputs.store.resolution) // FIXED_BATCH)
+    for start in range(0, len(batches), whole):
+        part = batches[start : start + whole]
+        first, last = part[0][0], part[-1][1]
+        shown = inputs.normalise(images[order[first:last].to(images.device)])
+        spans = [slice(begin - first, end - first) for begin, end in part]
+        logits[order[first:last].numpy()] = ensemble_logits(observers, shown, spans, settings, inputs).cpu().numpy()
+        report.progress(last, len(images), "images")
+        if last < len(images) and report.stop_wanted():
+            raise Stopped(f"{folder.name}: stopped at image {last} of {len(images)}; it starts anew")
+    with replacing(folder / "logits.npy") as temporary, temporary.open("wb") as file:
+        np.save(file, logits)
+    return {"label_bytes": logits.nbytes, "views": len(images)}
 
 
 def _done_before(path: Path, progress: Path, shape: tuple[int, int], dtype: np.dtype, report: Report) -> tuple[int, int]:

@@ -1,7 +1,6 @@
 """How finished images are kept: the tensor file always, PNG or JPEG files beside it on request."""
 
 import io
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from engine.data.class_folders import safe_name
 from engine.data.condensed import contact_sheet, write_condensed
 from engine.data.sources import ClassIndex
 from engine.data.store import ImageStore
@@ -36,14 +36,22 @@ def as_saved(images: Tensor, save: dict[str, Any]) -> Tensor:
 
 
 def save_images(
-    folder: Path, images: Tensor, labels: Tensor, store: ImageStore, save: dict[str, Any] | None, facts: dict[str, Any]
+    folder: Path,
+    images: Tensor,
+    labels: Tensor,
+    store: ImageStore,
+    save: dict[str, Any] | None,
+    facts: dict[str, Any],
+    soft_labels: Tensor | None = None,
 ) -> None:
     """Write uint8 images (N, 3, H, W) with their labels to `images.safetensors`, and where they are final also for people.
 
-    `save` holds the `save.*` settings of final images (contact sheet, files on request), or is None for images on their way.
+    `soft_labels` are logits (N, classes) that came with the images. `save` holds the `save.*` settings of final images (contact sheet,
+    files on request), or is None for images on their way.
     """
     kept = as_saved(images, save) if save else images
-    write_condensed(folder, kept, labels, classes=store.classes, mean=store.mean, std=store.std, metadata=facts)
+    about = {"classes": store.classes, "mean": store.mean, "std": store.std, "metadata": facts}
+    write_condensed(folder, kept, labels, **about, soft_labels=soft_labels)
     if save:
         contact_sheet(kept, labels, store.classes, folder / "contact-sheet.png", columns_limit=IMAGES_ON_SHEET)
         if save["save.format"] != "tensor":
@@ -61,8 +69,7 @@ def write_image_files(folder: Path, images: Tensor, labels: Tensor, classes: Cla
     kind = save["save.format"]
     numbers = [0] * len(classes)
     for image, label in zip(images, labels.tolist(), strict=True):
-        name = re.sub(r"[^\w.+-]", "_", classes.names[label])
-        target = folder / f"{label:0{len(str(len(classes) - 1))}d}_{name}"
+        target = folder / f"{label:0{len(str(len(classes) - 1))}d}_{safe_name(classes.names[label])}"
         target.mkdir(parents=True, exist_ok=True)
         write_bytes(target / f"{numbers[label]:04d}.{'png' if kind == 'png' else 'jpg'}", encode(image, kind, save["save.quality"]))
         numbers[label] += 1

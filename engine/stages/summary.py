@@ -4,9 +4,12 @@ import statistics
 from typing import Any
 
 from engine.files import write_json
-from engine.project.plan import STAGES, Plan, Step
-from engine.project.protocols import HARD, PUBLISHED, SETS
+from engine.project.plan import STAGES, Plan, Step, told
+from engine.project.planner import estimated_bytes
+from engine.project.protocols import HARD, PUBLISHED, SETS, label_regime
 from engine.runs.layout import Run
+from engine.runs.scores import scores
+from engine.runs.weights import WEIGHT_BYTES, weight_count
 
 ACCURACIES = ("top1", "top5")
 ROW = ("set", "student", "protocol", "labels", "augmentation")  # what a row of results is about
@@ -20,6 +23,7 @@ class Summary:
         self.done: dict[str, dict[str, Any]] = {}
         self.current: str | None = None
         self.reused: set[str] = set()
+        self.weights: dict[str, int | None] = {}  # of label observers, read once
 
     def running(self, step: Step) -> None:
         """Note the step that is being computed."""
@@ -41,7 +45,7 @@ class Summary:
 
     def content(self, status: str) -> dict[str, Any]:
         """Return the summary as design.md's contract has it, with the single steps beside the stages."""
-        project = self.plan.project
+        project, results = self.plan.project, self._results()
         return {
             "schema": 1,
             "run": self.run.id,
@@ -57,9 +61,11 @@ class Summary:
             "stages": {stage: self._stage(stage) for stage in STAGES if self._steps(stage)},
             "steps": {step.id: self._step(step) for step in self.plan.steps},
             "condensed": self._condensed(),
+            "bytes": self._bytes(),
             "observers": {step.name: self.done[step.id]["result"]["top1"] for step in self._steps("squeeze") if step.id in self.done},
             "select": project.evaluate.select,
-            "results": self._results(),
+            "results": results,
+            "scores": scores(results),
         }
 
     def _steps(self, stage: str) -> list[Step]:
@@ -70,14 +76,14 @@ class Summary:
         """Return one step's status, and its cost once it is finished."""
         done = self.done.get(step.id)
         if done is None:
-            return {"status": "running" if step.id == self.current else "waiting", "folder": step.folder, **step.facts}
+            return {"status": "running" if step.id == self.current else "waiting", "folder": step.folder, **told(step)}
         return {
             "status": "done",
             "reused": step.id in self.reused,
             "seconds": done["seconds"],
             "peak_memory_bytes": done["peak_memory_bytes"],
             "folder": step.folder,
-            **step.facts,
+            **told(step),
         }
 
     def _stage(self, stage: str) -> dict[str, Any]:
@@ -108,6 +114,34 @@ class Summary:
             "label_bytes": labels.get("label_bytes", 0),
             "folder": f"stages/{step.folder}",
         }
+
+    def _bytes(self) -> dict[str, Any]:
+        """Return what the method's own evaluation needs to be kept, in bytes: images, soft labels, and the observers that label online.
+
+        What is not made yet is None, as is in `estimate`, which the plan tells beforehand, what only building a network would tell.
+        """
+        project, source = self.plan.project, self.plan.source
+        step, regime = self.plan.condensed, label_regime(project)
+        made = self.done[step.id]["result"] if step and step.id in self.done else {}
+        stored = made if project.labels.mode == "given" else self.done.get("relabel/condensed", {}).get("result", {})
+        return {
+            "images": made.get("image_bytes"),
+            "labels": 0 if regime in ("online", HARD) else stored.get("label_bytes"),
+            "teachers": self._teacher_bytes() if regime == "online" else 0,
+            "estimate": estimated_bytes(project, len(source.classes), source.resolution),
+        }
+
+    def _teacher_bytes(self) -> int | None:
+        """Return the bytes of the label observers' weights, None while one is not squeezed."""
+        counts = []
+        for name in self.plan.project.observers.labels:
+            step = next((step for step in self._steps("squeeze") if step.name == name and step.id in self.done), None)
+            if step is None:
+                return None
+            if name not in self.weights:
+                self.weights[name] = weight_count(self.run.stages / step.folder / "observer.safetensors")
+            counts.append(self.weights[name])
+        return None if None in counts else WEIGHT_BYTES * sum(counts)
 
     def _results(self) -> list[dict[str, Any]]:
         """Return one row for each set, student and evaluation: mean and deviation (ddof 1) over the seeds finished so far, in percent.

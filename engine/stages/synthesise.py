@@ -161,6 +161,8 @@ class _Synthesis:
         self.lowest, self.highest = -inputs.mean / inputs.std, (1 - inputs.mean) / inputs.std
         self.scale = FLOAT16_SCALE if inputs.precision == "float16" else 1.0
         self.kind = settings["flatness.kind"]
+        self.auto = settings["match.weight"] == "auto"
+        self.weight: float | None = None if self.auto else settings["match.weight"]  # None until a batch's first loss is known
         self.resumed: dict[str, Tensor] = {}
         self.first_iteration = 0
         self.preview: _Preview | None = None
@@ -174,6 +176,7 @@ class _Synthesis:
             return 0
         images.copy_(tensors.pop("images"))
         self.resumed, self.first_iteration = tensors, values["iteration"]
+        self.weight = values["weight"] if self.auto else self.weight
         self.report.log(f"goes on from iteration {values['iteration']} of batch {values['batch'] + 1} of {self.batches}")
         return values["batch"]
 
@@ -204,6 +207,7 @@ class _Synthesis:
                 self._checkpoint(number, iteration + 1, images, x, average, optimizer)
         self._check(number, self.iterations, x)
         self.first_iteration, self.resumed = 0, {}
+        self.weight = None if self.auto else self.weight
         return x.detach()
 
     def _gradient(
@@ -245,11 +249,14 @@ class _Synthesis:
         """Return the loss of an iteration, summed over statistics batches, and its parts."""
         seen = views.of(x, iteration)
         chosen = self._chosen(number, iteration, seed)
+        found = [self._observer_loss(index, x, seen, average, targets, views, iteration, seed, number) for index in chosen]
+        if self.weight is None:
+            self.weight = self._equalising([parts for *_, parts in found], number)
         total = x.new_zeros(())
         sums: dict[str, Tensor] = {}
-        for index in chosen:
-            loss, parts = self._observer_loss(index, x, seen, average, targets, views, iteration, seed, number)
-            total = total + loss / len(chosen)
+        for classification, matched, flat, parts in found:
+            loss = classification + self.weight * matched
+            total = total + (loss if flat is None else loss + self.settings["flatness.weight"] * flat) / len(chosen)
             for name, value in parts.items():
                 sums[name] = sums.get(name, 0) + value / len(chosen)
         total = total + self._image_losses(x, seen, targets, views, sums)
@@ -266,8 +273,8 @@ class _Synthesis:
         iteration: int,
         seed: int,
         number: int,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return one observer's loss: classification, matching and flatness."""
+    ) -> tuple[Tensor, Tensor, Tensor | None, dict[str, Tensor]]:
+        """Return one observer's losses before they are weighted, classification, matching and maybe flatness, and these as parts."""
         settings, observer, matcher = self.settings, self.observers[index], self.matchers[index]
         draws = generator(seed, "conv-drop", number, iteration, index)
         with matcher.capture(draws), autocast(self.inputs.device, self.inputs.precision):
@@ -276,7 +283,6 @@ class _Synthesis:
         classification = functional.cross_entropy(logits, targets, reduction="none").view(views.groups, -1).mean(1).sum()
         moments = matcher.moments()[: views.groups] if self.kind == "stat_ema" else None
         matched = matcher.loss()
-        loss = classification + settings["match.weight"] * matched.total
         parts = {"classification": classification.detach(), "matching": matched.total.detach()}
         parts |= {f"matching_{name}": matched.parts[name] for name in ("global", "class")}
         if self.kind in ("logit_ema", "two_crop"):
@@ -297,8 +303,21 @@ class _Synthesis:
                 moments, matcher.moments()[: views.groups], matcher.segments, settings["match.first_multiplier"], settings["match.norm"]
             )
         else:
-            return loss, parts
-        return loss + settings["flatness.weight"] * value, parts | {"flatness": value.detach()}
+            return classification, matched.total, None, parts
+        return classification, matched.total, value, parts | {"flatness": value.detach()}
+
+    def _equalising(self, parts: list[dict[str, Tensor]], number: int) -> float:
+        """Return the `match.weight` at which matching counts as much as classification in a batch's first iteration, and tell it.
+
+        It is a number of its own, so no gradient passes through it, and stays with the batch; 0 where there is nothing to match.
+        """
+        classification, matching = (torch.stack([part[name] for part in parts]).mean().item() for name in ("classification", "matching"))
+        weight = classification / matching if matching else 0.0
+        self.report.log(
+            f"batch {number + 1} of {self.batches}: match.weight {weight:.4g}, classification {classification:.4g} "
+            f"and matching {matching:.4g} at its first iteration"
+        )
+        return weight
 
     def _image_losses(self, x: Tensor, seen: Tensor, targets: Tensor, views: BatchViews, parts: dict[str, Tensor]) -> Tensor:
         """Return the losses that need no observer, adding them to `parts`: data densification (G-VBSM 3.1) and priors (SRe2L Eq. 7)."""
@@ -391,7 +410,7 @@ class _Synthesis:
         tensors = {"images": images, "x": x, "average": average} | {f"adam.{name}": value for name, value in optimizer.state[x].items()}
         for index, matcher in enumerate(self.matchers):
             tensors |= {f"matcher.{index}.{name}": value for name, value in matcher.state_dict().items()}
-        save_checkpoint(self.folder, tensors, {"batch": number, "iteration": iteration})
+        save_checkpoint(self.folder, tensors, {"batch": number, "iteration": iteration} | ({"weight": self.weight} if self.auto else {}))
         self.report.flush()
         self.report.checkpoint_written()
         if self.report.stop_wanted():

@@ -1,11 +1,15 @@
 """Training a network, shared by observers, students and the control on the whole dataset."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
-from engine.compute.precision import autocast
+from engine.compute.precision import autocast, forward_batch
 from engine.compute.seeding import generator, seed_for
 from engine.data import augment
+from engine.errors import RunError
 from engine.models.registry import create_model
 from engine.stages.inputs import Inputs, RealImages
 
@@ -103,10 +107,25 @@ def epoch_batches(count: int, size: int, *seed: str | int) -> list[Tensor]:
     return parts[:-1] if len(parts) > 1 and size > 1 and len(parts[-1]) == 1 else parts
 
 
+@contextmanager
+def naming_batches_of_one(step: str, key: str) -> Iterator[None]:
+    """Turn what PyTorch says of batch normalisation over a single value into a RunError that names the key of the batch size."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        wrong = "batch normalisation on maps of one pixel cannot train on one image at a time"
+        raise RunError(f"{step}: {wrong}; set {key} to 2 or more") from error
+
+
 @torch.no_grad()
-def measure(model: nn.Module, images: RealImages, inputs: Inputs, *, batch_size: int = 500) -> dict[str, float]:
-    """Return the top-1 and top-5 accuracy (percent) of a network in evaluation mode on real images; top-5 only above five classes."""
-    training = model.training
+def measure(model: nn.Module, images: RealImages, inputs: Inputs, *, batch_size: int = 0) -> dict[str, float]:
+    """Return the top-1 and top-5 accuracy (percent) of a network in evaluation mode on real images; top-5 only above five classes.
+
+    `batch_size` 0 is what the device passes fastest; the accuracies do not depend on it.
+    """
+    training, batch_size = model.training, batch_size or forward_batch(inputs.device, inputs.store.resolution)
     model.eval()
     hits1 = torch.zeros((), device=inputs.device)
     hits5 = torch.zeros((), device=inputs.device)

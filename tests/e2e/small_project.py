@@ -29,6 +29,8 @@ size = 10
 [labels]
 mode = "stored"
 [evaluate]
+hard_labels = false
+controls = ["random"]
 students = ["convnet-d1-w8"]
 seeds = [0]
 epochs = 400

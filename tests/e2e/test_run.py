@@ -26,6 +26,8 @@ iterations = 60
 [batch]
 size = 10
 [evaluate]
+hard_labels = false
+controls = ["random"]
 students = ["convnet-d2-w16"]
 seeds = [0, 1]
 epochs = 100

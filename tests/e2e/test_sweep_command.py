@@ -23,6 +23,8 @@ labels = ["convnet-d1-w8"]
 epochs = 1
 
 [evaluate]
+hard_labels = false
+controls = ["random"]
 students = ["convnet-d1-w8"]
 seeds = [0]
 epochs = 3

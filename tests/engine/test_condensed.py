@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from engine.data.condensed import contact_sheet, read_condensed, write_condensed
+from engine.data.header import read_header
 from engine.data.sources import ClassIndex
 from engine.data.store import to_device
 from engine.errors import UserError
@@ -38,6 +39,16 @@ class TestReading:
             dataset = read_condensed(place)
             assert torch.equal(dataset.images, images) and torch.equal(dataset.labels, labels)
             assert (dataset.classes, dataset.mean, dataset.std, dataset.metadata) == (CLASSES, MEAN, STD, {"method": "edc"})
+
+    def test_soft_labels_come_back_as_logits_and_are_absent_where_none_came(self, tmp_path):
+        images, labels = some_images()
+        soft_labels = np.random.default_rng(0).normal(size=(4, 2))
+        about = {"classes": CLASSES, "mean": MEAN, "std": STD, "metadata": {}}
+        path = write_condensed(tmp_path, images, labels, **about, soft_labels=soft_labels)
+        assert torch.equal(read_condensed(path).soft_labels, torch.from_numpy(soft_labels).float())
+        assert read_header(path).soft_labels
+        write_condensed(tmp_path, images, labels, **about)
+        assert read_condensed(path).soft_labels is None and not read_header(path).soft_labels
 
     def test_an_item_is_a_normalised_image_and_its_label(self, tmp_path):
         images, _ = some_images()
@@ -98,12 +109,13 @@ class TestRefusing:
             assert "\n" not in str(caught.value)
 
     @pytest.mark.parametrize("change", [{"labels": [0, 1, 2, 0]}, {"labels": [0, 1]}, {"images": np.zeros((4, 1, 8, 8), np.uint8)},
-                                        {"images": np.zeros((4, 3, 8, 8), np.float32)}])
+                                        {"images": np.zeros((4, 3, 8, 8), np.float32)}, {"soft_labels": torch.zeros(4, 3)},
+                                        {"soft_labels": torch.zeros(3, 2)}, {"soft_labels": torch.full((4, 2), torch.nan)}])
     def test_what_does_not_fit_together_is_not_written(self, tmp_path, change):
         images, labels = some_images()
         values = {"images": images, "labels": labels} | change
         with pytest.raises(ValueError):
-            write_condensed(tmp_path, values["images"], values["labels"], classes=CLASSES, mean=MEAN, std=STD, metadata={})
+            write_condensed(tmp_path, **values, classes=CLASSES, mean=MEAN, std=STD, metadata={})
         assert list(tmp_path.iterdir()) == []
 
 

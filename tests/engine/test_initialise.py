@@ -1,4 +1,4 @@
-"""Where condensed images start: noise, real images, RDED's best crops."""
+"""Where condensed images start: noise, real images, RDED's best crops, a file's (coresets: test_coresets.py)."""
 
 import numpy as np
 import pytest
@@ -9,10 +9,11 @@ from torchvision.transforms.v2 import functional as vision
 
 from engine.compute.seeding import generator
 from engine.data import augment
-from engine.data.condensed import read_condensed
+from engine.data.condensed import read_condensed, write_condensed
 from engine.data.sources import ClassIndex
 from engine.data.store import ImageStore, Split
-from engine.errors import Stopped
+from engine.errors import RunError, Stopped
+from engine.files import digest_file
 from engine.stages import initialise as stage
 from engine.stages.initialise import crop_to, draw_real, initialise, rded_images, score, tile
 from engine.stages.report import Report
@@ -115,6 +116,45 @@ def test_noise_is_normal_in_normalised_units_up_to_the_range_of_pixels(tmp_path)
     assert noise.mean((0, 2, 3)).abs().max() < 0.03
     assert (noise.std((0, 2, 3)) - 1).abs().max() < 0.03
     assert (noise[0] * noise[1]).sum().abs() / 768 < 0.15  # one image is not the other
+
+
+def test_noise_as_a_control_is_other_noise_for_every_seed_and_has_nothing_of_the_images(small_inputs, tmp_path):
+    control = {"source": "noise", "save": None}  # as planner.images_of asks for it, with the seed of the training
+    first, again = (start(tmp_path / name, small_inputs, **control, seed=3) for name in "ab")
+    other = start(tmp_path / "c", small_inputs, **control, seed=4)
+    assert torch.equal(first.images, again.images) and (first.images != other.images).float().mean() > 0.9
+    assert first.metadata["training_rows"] == [[], [], [], []]
+    between = torch.corrcoef(torch.cat([first.images, other.images]).flatten(1).float())
+    assert (between - torch.eye(len(between))).abs().max() < 0.2
+
+
+class TestFiles:
+    @staticmethod
+    def written(folder, soft_labels=None):
+        images, labels = torch.from_numpy(pictures(2, 5)), torch.arange(4).repeat_interleave(2)
+        about = {"classes": ClassIndex(CLASSES), "mean": (0.5,) * 3, "std": (0.2,) * 3, "metadata": {"source": "elsewhere"}}
+        path = write_condensed(folder, images, labels, **about, soft_labels=soft_labels)
+        return path, {"source": "files", "path": str(path), "content": digest_file(path), "ipc": 2}
+
+    @pytest.mark.parametrize("soft", [False, True])
+    def test_images_and_the_soft_labels_that_came_with_them_are_taken_as_they_are(self, soft, small_inputs, tmp_path):
+        soft_labels = torch.randn(8, 4) if soft else None
+        _, asked = self.written(tmp_path, soft_labels)
+        result = initialise(settings(**asked, flip=True, shuffle_patches=2, save=SAVE), small_inputs, tmp_path / "step", Report())
+        condensed = read_condensed(tmp_path / "step")
+        assert torch.equal(condensed.images, torch.from_numpy(pictures(2, 5))) and condensed.labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+        assert condensed.soft_labels is None if not soft else torch.equal(condensed.soft_labels, soft_labels)
+        assert result == {"images": 8, "image_bytes": 8 * 3 * 16 * 16, "label_bytes": 8 * 4 * 4 if soft else 0}
+        assert condensed.mean == pytest.approx(small_inputs.store.mean)  # the dataset's, whatever the file says
+        assert (tmp_path / "step" / "contact-sheet.png").exists()
+
+    @pytest.mark.parametrize("change", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes() + b" ")])
+    def test_a_file_that_changed_since_the_plan_was_made_is_refused(self, change, small_inputs, tmp_path):
+        path, asked = self.written(tmp_path)
+        change(path)
+        with pytest.raises(RunError, match="changed or gone since this run was planned"):
+            initialise(settings(**asked), small_inputs, tmp_path / "step", Report())
+        assert not (tmp_path / "step").exists()
 
 
 class Brightness(nn.Module):

@@ -68,7 +68,7 @@ class TestEnsemble:
         observers = [small_inputs.observer(squeezed("resnet18-w8"))]
         chunk = a_chunk()
         together = label_chunk(observers, views_of(chunk), chunk, flat_settings(), small_inputs)
-        monkeypatch.setattr(labelling, "LABEL_BATCH", 7)
+        monkeypatch.setattr(labelling, "forward_batch", lambda device, side: 7)
         torch.testing.assert_close(label_chunk(observers, views_of(chunk), chunk, flat_settings(), small_inputs), together)
 
     def test_a_teacher_in_train_mode_labels_each_training_batch_by_itself(self, small_inputs, squeezed):

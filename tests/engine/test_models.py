@@ -15,7 +15,7 @@ from engine.models.resnet import resnet
 from engine.models.shufflenet import shuffle_channels
 from engine.models.wide_resnet import wide_resnet
 
-FAMILIES = ["resnet18-w8", "resnet50-w8", "mobilenet-v2", "shufflenet-v2-0.5", "wrn-10-1", "convnet-w16", "convnet-d2-w16-bn"]
+FAMILIES = ["resnet18-w8", "resnet50-w8", "mobilenet-v2", "shufflenet-v2-0.5", "wrn-10-1", "convnet-w16", "convnet-d2-w16-bn", "vit-tiny"]
 
 
 @pytest.fixture(autouse=True)
@@ -152,6 +152,29 @@ class TestConvNet:
         images = torch.randn(3, 4, 16, 16)
         torch.testing.assert_close(model[1](images), nn.InstanceNorm2d(4)(images), atol=1e-5, rtol=1e-4)
 
+    @pytest.mark.parametrize("side", [16, 32])  # PyTorch has another kernel for channels_last from 1024 pixels on
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    @pytest.mark.parametrize("learning", [False, True])
+    def test_it_does_so_in_every_layout_and_precision_learning_or_not(self, side, dtype, learning):
+        layer = convnet(classes=10, resolution=32, depth=1, width=4)[1]
+        nn.init.uniform_(layer.weight), nn.init.normal_(layer.bias)
+        images = torch.randn(3, 4, side, side).to(dtype)
+        exact = images.double().requires_grad_(True)
+        mean, variance = exact.mean((2, 3), keepdim=True), exact.var((2, 3), keepdim=True, unbiased=False)
+        expected = (exact - mean) / (variance + layer.eps).sqrt() * layer.weight.view(1, 4, 1, 1) + layer.bias.view(1, 4, 1, 1)
+        close = {"rtol": 0.02, "atol": 0.02} if dtype == torch.bfloat16 else {"rtol": 1e-4, "atol": 1e-5}
+        upstream = torch.randn(3, 4, side, side)
+        wanted = torch.autograd.grad(expected.float(), exact, upstream)[0].float()
+        for laid_out in (images, images.contiguous(memory_format=torch.channels_last)):
+            with torch.set_grad_enabled(learning):
+                shown = laid_out.detach().requires_grad_(learning)
+                result = layer(shown)
+            assert result.dtype == dtype
+            torch.testing.assert_close(result.detach().float(), expected.detach().float(), **close)
+            if learning:
+                gradient = torch.autograd.grad(result, shown, upstream.to(dtype))[0]
+                torch.testing.assert_close(gradient.float(), wanted, **close)
+
     def test_the_deepest_network_for_a_resolution_still_normalises_four_pixels(self):
         model = create_model("convnet-d4-w8", classes=10, resolution=16)
         sides = []
@@ -166,6 +189,28 @@ class TestConvNet:
         assert nn.BatchNorm2d not in kinds["convnet-w8"]
         assert nn.GroupNorm not in kinds["convnet-w8-bn"]
         assert nn.BatchNorm2d in kinds["convnet-w8-bn"]
+
+
+class TestTransformer:
+    def test_patches_are_4_px_from_24_px_on_and_2_px_below(self):
+        tokens = {side: create_model("vit-tiny", 10, side).pos_embed.shape[1] for side in (16, 20, 24, 32, 64)}
+        assert tokens == {16: 64, 20: 100, 24: 36, 32: 64, 64: 256}
+
+    def test_tokens_attend_as_the_paper_writes_it_down(self):
+        block = create_model("vit-tiny", 10, 16).eval().blocks[0]
+        tokens = torch.randn(2, 64, 192)
+        entering = block.norm1(tokens)
+        query, key, value = (entering @ block.attn.qkv.weight.T + block.attn.qkv.bias).view(2, 64, 3, 3, 64).permute(2, 0, 3, 1, 4)
+        heads = torch.softmax(query @ key.mT / 8, -1) @ value
+        tokens_after = tokens + block.attn.proj(heads.transpose(1, 2).flatten(2))
+        expected = tokens_after + block.mlp.fc2(functional.gelu(block.mlp.fc1(block.norm2(tokens_after))))
+        torch.testing.assert_close(block(tokens), expected, atol=1e-5, rtol=1e-4)
+
+    def test_it_has_no_batch_normalisation_and_draws_nothing_while_it_trains(self):
+        model = create_model("vit-tiny", 10, 16).train()
+        assert not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+        images = torch.randn(2, 3, 16, 16)
+        assert torch.equal(model(images), model(images))
 
 
 def test_mobilenet_leaves_two_by_two_pixels_of_32_px_so_the_global_average_is_the_references_2x2_pool():

@@ -339,6 +339,7 @@ TOGGLES = [
     {"match__double_global_conv": True},
     {"match__first_multiplier": 1.0},
     {"match__weight": 1.0},
+    {"match__weight": "auto"},
     {"observers__rotation": "random", "condense__seed": 1},
     {"observers__rotation": "all"},
     {"diversity__weight": 1.0, "diversity__tau": 1000.0},  # at 4 the softmax of two images' eigenvalues is saturated (methods G2)

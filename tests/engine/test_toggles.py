@@ -15,6 +15,7 @@ from small_runs import CLASSES, SIDE, small_inputs_of, small_store
 from engine.commands.methods import method_keys
 from engine.data.condensed import read_condensed
 from engine.data.sources import ClassIndex, Source
+from engine.files import read_json
 from engine.project.checks import has_effect
 from engine.project.plan import STAGES
 from engine.project.planner import make_plan
@@ -45,6 +46,7 @@ BASE = {
 SOURCE = Source("folder", "tree", {}, SIDE, ClassIndex(CLASSES), (15,) * 4, (8,) * 4, "by hand", True)
 
 RDED, STORED, SGD = {"initialise.source": "rded"}, {"labels.mode": "stored"}, {"evaluate.optimizer": "sgd"}
+FIXED = {"labels.mode": "fixed"}
 KL, MULTISTEP, JPEG = {"evaluate.loss": "kl"}, {"evaluate.schedule": "multistep"}, {"save.format": "jpeg"}
 FLAT = {"flatness.weight": 100.0}  # at its usual weight six iterations show little of it
 # For each stage: (key, another value, what else the project must say on both sides).
@@ -150,7 +152,11 @@ TOGGLES = {
 }
 ROWS = [(stage, *row) for stage, rows in TOGGLES.items() for row in rows]
 # Switched by tests of their own below.
-BY_THEMSELVES = {("synthesise.enabled", False), ("labels.mode", "stored"), ("evaluate.select", "best_on_test")}
+BY_THEMSELVES = {
+    *(("synthesise.enabled", False), ("evaluate.select", "best_on_test"), ("evaluate.without_augmentation", True)),
+    *(("labels.mode", mode) for mode in ("stored", "fixed", "given")),  # given: test_soft_labels
+    ("evaluate.search_learning_rates", None),
+}
 # No choice of a method: what is measured and how often, and what must not change a result.
 NO_TOGGLES = {
     "match.w_global",  # always the rest of w_class, which test_checks sees to
@@ -252,6 +258,40 @@ def test_stored_labels_are_those_of_views_drawn_for_the_set_and_online_ones_of_v
     assert fingerprints(online, STAGES[:4]) == fingerprints(stored, STAGES[:4])
     assert [step.id for step in stored.steps if step not in online.steps] == ["relabel/condensed", student]
     assert steps.made(online, student) != steps.made(stored, student)
+
+
+def result_of(steps, plan, step_id):
+    """What a computed step has told."""
+    return read_json(steps.folder(plan, step_id) / "done.json")["result"]
+
+
+def test_one_soft_label_an_image_is_another_training_and_its_labels_hang_on_no_view(steps):
+    online, fixed, longer = plan_of({}), plan_of(FIXED), plan_of(FIXED | {"evaluate.epochs": 9, "labels.mix": "none"})
+    student = "evaluate/condensed-wrn-10-1-seed0"
+    assert steps.made(online, student) != steps.made(fixed, student)
+    assert fingerprints(fixed, ["relabel"]) == fingerprints(longer, ["relabel"]) != {}
+    assert np.load(steps.folder(fixed, "relabel/condensed") / "logits.npy").shape == (8, 4)
+
+
+def test_every_evaluation_of_a_plan_trains_and_tells_its_images(steps):
+    asked = {"evaluate.without_augmentation": True, "evaluate.hard_labels": True, "evaluate.controls": ["random", "full", "full-soft"]}
+    plan = plan_of(asked | {"evaluate.full_epochs": 2, "evaluate.full_batch_size": 20})
+    trained = {step.id: result_of(steps, plan, step.id) for step in plan.steps if step.stage == "evaluate"}
+    assert {step.facts["labels"] for step in plan.steps if step.stage == "evaluate"} == {"online", "hard"}
+    assert {step_id.removeprefix("evaluate/") for step_id in trained} >= {
+        *("condensed-wrn-10-1-seed0", "condensed-wrn-10-1-seed0-hard", "condensed-wrn-10-1-seed0-plain"),
+        *("full-wrn-10-1-seed0", "full-wrn-10-1-seed0-soft", "random-wrn-10-1-seed0-plain"),
+    }
+    assert all(result["images"] == (60 if "/full" in step_id else 8) for step_id, result in trained.items())
+    assert all(result["updates"] == plan.step(step_id).cost["iterations"] for step_id, result in trained.items())
+
+
+def test_a_search_finds_a_rate_that_the_plan_then_trains_with(steps):
+    plan = plan_of({"evaluate.search_learning_rates": [0.02, 1e30], "evaluate.seeds": [0, 1], "evaluate.hard_labels": False})
+    searches = [step.id for step in plan.steps if "search" in step.facts]
+    assert len(searches) == 2 and [result_of(steps, plan, step).get("diverged", False) for step in searches] == [False, True]
+    for seed in (0, 1):
+        assert result_of(steps, plan, f"evaluate/condensed-wrn-10-1-seed{seed}")["learning_rate"] == 0.02
 
 
 @pytest.mark.parametrize(("select", "shown"), [("last", 40.0), ("best_on_test", 55.0)])

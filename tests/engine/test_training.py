@@ -5,6 +5,7 @@ import torch
 from small_runs import small_inputs_of, small_store
 from torch import nn
 
+from engine.compute.precision import forward_batch
 from engine.compute.seeding import generator
 from engine.stages import inputs as stage_inputs
 from engine.stages import training
@@ -113,6 +114,11 @@ class ByFirstPixel(nn.Module):
 
     def forward(self, images):
         return images[:, 0, 0, :7]
+
+
+def test_small_images_pass_a_network_together_as_many_as_a_cpus_caches_hold():
+    assert [forward_batch("cpu", side) for side in (8, 16, 32, 64, 224, 512)] == [512, 256, 64, 16, 1, 1]
+    assert forward_batch("cuda", 224) == forward_batch("cuda:1", 32) == 512
 
 
 class TestMeasure:

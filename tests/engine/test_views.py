@@ -8,6 +8,7 @@ from small_runs import flat_settings
 from torchvision.transforms.v2 import functional as vision
 
 from engine.data import augment, rand_augment
+from engine.data import views as views_module
 from engine.data.views import ViewSettings, batch_spans, chunk_limit, chunks, draw_epoch, join, render
 
 SETTINGS = ViewSettings(seed=5, batch_size=4, crop_scale=(0.5, 1.0), flip=True, mix="cutmix", randaugment=True, shuffle_patches=2)
@@ -194,6 +195,13 @@ class TestChunks:
 
     def test_a_chunk_is_about_as_large_as_asked_for(self, count, limit):
         assert max(len(chunk.views) for chunk in self.all(count, limit)) <= max(limit, SETTINGS.batch_size) + 1
+
+
+def test_a_large_sets_epoch_is_drawn_once_for_all_of_its_chunks(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(views_module, "draw_epoch", lambda *asked: drawn.append(asked[2]) or draw_epoch(*asked))
+    assert len(list(chunks(23, SIDE, 3, SETTINGS, limit=9))) == 9
+    assert drawn == [0, 1, 2]
 
 
 def test_chunks_of_small_images_hold_more_of_them():

@@ -20,6 +20,7 @@ def problems(resolution=32, **given):
     return [f"{problem.key}: {problem.message}" for problem in combination_problems(resolved)]
 
 
+MINE = {"initialise.source": "files", "initialise.path": "mine.safetensors", "synthesise.enabled": False}
 BN_ONLY = {"match.layers": "bn", "match.patch_size": 0, "observers.synthesis": ["resnet18"]}
 
 # What makes each key of the table ineffective, a value for it, and what makes it effective again.
@@ -76,6 +77,11 @@ WITHOUT_EFFECT = [
     ("labels.padding", 2, {}, {"labels.crop_mode": "padded"}),
     ("evaluate.student_learning_rates", {"wrn-16-2": 0.1}, {}, {"evaluate.students": ["resnet18", "wrn-16-2"]}),
     ("labels.dtype", "float32", {}, {"labels.mode": "stored"}),
+    ("initialise.flip", False, MINE, {}),
+    ("initialise.shuffle_patches", 2, MINE, {}),
+    ("initialise.path", "mine.safetensors", {}, {"initialise.source": "files", "synthesise.enabled": False}),
+    ("evaluate.common_epochs", 100, {}, {"evaluate.protocol": "both"}),
+    ("evaluate.common_teacher", "wrn-16-2", {}, {"evaluate.protocol": "common"}),
     ("labels.ensemble", "norm_mean", {"evaluate.loss": "ce"}, {"evaluate.loss": "kl"}),
     ("labels.teacher_batchnorm", "train", {"evaluate.loss": "ce"}, {"evaluate.loss": "dist"}),
     ("squeeze.momentum", 0.5, {"squeeze.optimizer": "adamw"}, {"squeeze.optimizer": "sgd"}),

@@ -24,6 +24,8 @@ ipc = 2
 labels = ["convnet-w32"]
 
 [evaluate]
+hard_labels = false
+controls = ["random"]
 students = ["convnet-w32"]
 seeds = [0, 1]
 """
@@ -120,7 +122,7 @@ class TestWrongInputIsOneLineAndWritesNothing:
         project.write_text(PROJECT.replace("ipc = 2", "ipc = 0").replace("seeds = [0, 1]", "seeds = [0, 1]\nepoch = 3"))
         status, _, err = edc("check", "tiny")
         assert status == 2
-        assert sorted(line.split(": ")[1] for line in err.splitlines()) == ["projects/tiny.toml:14", "projects/tiny.toml:6"]
+        assert sorted(line.split(": ")[1] for line in err.splitlines()) == ["projects/tiny.toml:16", "projects/tiny.toml:6"]
 
     def test_a_stage_that_does_not_exist(self, edc, project):
         assert edc("run", "tiny", "--until", "synthesize")[2] == "edc: --until: 'synthesize' is not a stage; did you mean synthesise?\n"

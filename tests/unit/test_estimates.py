@@ -24,9 +24,17 @@ PROJECT = {
 FACTS = {"data": "d1", "classes": 10, "resolution": 16, "device": "cpu", "precision": "float32"}
 
 
-def work(stage, name, facts=None, **values):
+def told(name, **more):
+    """Return what a plan tells of a student's training called `<set>-<student>-seed<n>`."""
+    set_name, _, rest = name.partition("-")
+    labels = "hard" if set_name == "full" else "online"
+    return {"set": set_name, "student": rest.rpartition("-seed")[0], "protocol": "published", "labels": labels} | more
+
+
+def work(stage, name, facts=None, *, labels=None, protocol=None, views=None, **values):
     changes = {name.replace("__", "."): value for name, value in values.items()}
-    return work_of(stage, name, PROJECT | changes, FACTS | (facts or {}))
+    more = {key: value for key, value in {"labels": labels, "protocol": protocol, "views": views}.items() if value is not None}
+    return work_of(stage, name, PROJECT | changes, FACTS | (facts or {}), told(name, **more) if stage == "evaluate" else {})
 
 
 def past(seconds, stage, name, facts=None, **values):
@@ -80,8 +88,20 @@ def test_training_on_all_images_has_its_own_past():
 
 def test_asking_observers_takes_other_time_than_reading_stored_labels():
     seen = [past(6.0, "evaluate", "condensed-net-seed0")]
-    assert estimate(work("evaluate", "condensed-net-seed0", labels__mode="stored"), seen) is None
-    assert estimate(work("evaluate", "condensed-net-seed0", evaluate__loss="ce"), seen) is None
+    assert estimate(work("evaluate", "condensed-net-seed0", labels="epoch-soft"), seen) is None
+    assert estimate(work("evaluate", "condensed-net-seed0", labels="hard"), seen) is None
+    assert estimate(work("evaluate", "condensed-net-seed0", observers__labels=["b"]), seen) is None
+
+
+def test_the_common_protocol_has_its_own_teacher_and_epochs():
+    common = {"protocol": "common", "evaluate__common_teacher": "a", "evaluate__common_epochs": 600}
+    assert estimate(work("evaluate", "condensed-net-seed0", **common), [past(6.0, "evaluate", "condensed-net-seed0")]) == 12.0
+    other = common | {"evaluate__common_teacher": "b"}
+    assert estimate(work("evaluate", "condensed-net-seed0", **other), [past(6.0, "evaluate", "condensed-net-seed0")]) is None
+
+
+def test_a_larger_set_takes_longer_by_the_views_that_the_plan_tells():
+    assert estimate(work("evaluate", "condensed-net-seed0", views=60_000), [past(6.0, "evaluate", "condensed-net-seed0")]) == 12.0
 
 
 def test_steps_that_are_closer_count_rather_than_others():
@@ -129,6 +149,13 @@ def test_broken_runs_are_passed_over(tmp_path, broken):
     write_run(tmp_path, "q", {"squeeze/a": {"seconds": "long"}, "squeeze/b": 3, "nonsense/x": {"seconds": 1}, "squeeze/c": {"seconds": -1}})
     write_run(tmp_path, "r", [])
     assert past_work(tmp_path, host="here") == []
+
+
+def test_the_past_tells_how_students_were_labelled(tmp_path):
+    write_run(tmp_path, "p", {"evaluate/condensed-net-seed0-hard": {"seconds": 3.0, **told("condensed-net-seed0", labels="hard")}})
+    (seen,) = past_work(tmp_path, host="here")
+    assert estimate(work("evaluate", "condensed-net-seed1", labels="hard"), [seen]) == 3.0
+    assert estimate(work("evaluate", "condensed-net-seed1"), [seen]) is None
 
 
 def test_a_run_that_goes_on_is_read_again_when_its_summary_changes(tmp_path):

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from engine.errors import UserError
-from engine.models.registry import check_model, list_models
+from engine.models.registry import check_model, list_models, parameter_count
 
 
 def refusal(name: str, resolution: int) -> str:
@@ -106,6 +106,38 @@ def test_patches_must_tile_the_image(name):
     assert "multiple of its patches' 16 px" in refusal(name, 136)
 
 
+def test_the_small_transformers_patches_must_tile_the_image():
+    for resolution in (8, 16, 22, 24, 32, 64, 124):
+        check_model("vit-tiny", resolution)
+    assert "multiple of its patches' 2 px" in refusal("vit-tiny", 15)
+    assert "multiple of its patches' 4 px" in refusal("vit-tiny", 30)
+    assert "below 128 px" in refusal("vit-tiny", 224)
+
+
+class TestParameterCounts:
+    """Numbers of weights without the networks; tests/engine/test_counts.py holds them against the networks."""
+
+    def test_the_listed_numbers_are_those_at_ten_classes(self):
+        for info in list_models():
+            if info.parameters is not None:
+                assert parameter_count(info.name, 10, 32 if info.resolutions[0] < 128 else 224) == info.parameters, info.name
+
+    def test_the_numbers_published_for_imagenet_1k_come_out(self):
+        published = {"resnet18": 11_689_512, "resnet50": 25_557_032, "vit-b-16": 86_567_656, "alexnet": 61_100_840, "swin_t": 28_288_354}
+        published |= {"regnet_y_400mf": 4_344_144, "timm/deit_small_patch16_224": 22_050_664, "convnext-tiny": 28_589_128}
+        assert {name: parameter_count(name, 1000, 224) for name in published} == published
+
+    def test_a_network_without_a_known_number_is_named_with_the_way_out(self):
+        for name in ("timm/resnet10t", "maxvit_t"):
+            with pytest.raises(UserError, match="labels.mode") as caught:
+                parameter_count(name, 10, 224)
+            assert repr(name) in str(caught.value) and '"stored"' in str(caught.value) and "\n" not in str(caught.value)
+
+    def test_a_name_that_is_wrong_is_refused_as_ever(self):
+        with pytest.raises(UserError, match="did you mean resnet18"):
+            parameter_count("resnt18", 10, 32)
+
+
 @pytest.mark.parametrize("resolution", [-1, 0, 7])
 def test_images_under_8_px_are_refused(resolution):
     assert "8 px and more" in refusal("resnet18", resolution)
@@ -115,6 +147,7 @@ def test_names_are_checked_without_importing_torch_torchvision_or_timm():
     code = (
         "import sys; from engine.models.registry import check_model, list_models\n"
         "list_models(); check_model('resnet18', 32); check_model('resnet34', 224); check_model('timm/deit_tiny_patch16_224', 224)\n"
+        "from engine.models.registry import parameter_count; parameter_count('resnet18', 10, 32); parameter_count('vit-b-16', 10, 224)\n"
         "print([name for name in ('torch', 'torchvision', 'timm') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"

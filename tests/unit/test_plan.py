@@ -182,6 +182,12 @@ TOUCHES = {
     "evaluate.ema_batchnorm": ("ema", {}, "Ee"),
     "evaluate.select": ("best_on_test", {}, ""),  # both are measured; it only says which one is shown
     "evaluate.every": (3, {}, "Ee"),
+    "evaluate.protocol": ("both", {}, "Ee"),
+    "evaluate.common_epochs": (5, {"evaluate.protocol": "common"}, "Ee"),
+    "evaluate.common_teacher": ("convnet-w128", {"evaluate.protocol": "common"}, "QEe"),
+    "evaluate.hard_labels": (False, {}, "Ee"),
+    "evaluate.without_augmentation": (True, {}, SOFT),
+    "evaluate.search_learning_rates": ([0.1, 0.01], {}, "Ee"),
     "evaluate.controls": (["full"], {}, "ile"),
     "evaluate.full_epochs": (3, {}, "F"),
     "evaluate.full_batch_size": (32, {}, "F"),
@@ -194,7 +200,7 @@ TOUCHES = {
 
 class TestWhatEachKeyTouches:
     def test_no_key_is_forgotten(self):
-        assert set(TOUCHES) == set(keys())
+        assert set(TOUCHES) | {"initialise.path"} == set(keys())  # what the path names counts, see TestImagesOfOnesOwn
 
     @pytest.mark.parametrize("name", TOUCHES)
     def test_a_key_changes_the_fingerprints_that_depend_on_it_and_no_others(self, name):
@@ -317,6 +323,8 @@ class TestOrder:
             ("relabel/random-seed0", {"images": ["initialise/random-seed0"], "observers": ["squeeze/wrn-16-2"]}),
             ("evaluate/condensed-convnet-w32-seed0", {"images": ["synthesise/condensed"], "labels": ["relabel/condensed"]}),
             ("evaluate/random-convnet-w32-seed0", {"images": ["initialise/random-seed0"], "labels": ["relabel/random-seed0"]}),
+            ("evaluate/condensed-convnet-w32-seed0-hard", {"images": ["synthesise/condensed"]}),
+            ("evaluate/random-convnet-w32-seed0-hard", {"images": ["initialise/random-seed0"]}),
             ("evaluate/full-convnet-w32-seed0", {}),
         ]
         assert [step.folder for step in plan.steps][:3] == ["1-squeeze/resnet18", "1-squeeze/wrn-16-2", "2-statistics/resnet18"]
@@ -361,6 +369,109 @@ class TestOrder:
         early = {step.id: step.fingerprint for step in plan_of(until="synthesise").steps}
         assert early.items() <= whole.items()
         assert plan_of(until="synthesise").fingerprint != plan_of().fingerprint
+
+
+class TestControls:
+    """What the condensed set is held against, and how its images come about."""
+
+    def steps(self, given, **more):
+        plan = plan_of({"labels.mode": "online", "evaluate.seeds": [0]} | given, **more)
+        return {step.id: step for step in plan.steps}
+
+    def test_every_set_is_trained_with_soft_and_with_hard_labels_as_far_as_that_says_anything(self):
+        controls = ["random", "noise", "initial", "easy", "medium", "herding", "k-center", "equal-bytes", "full", "full-soft"]
+        steps = self.steps({"evaluate.controls": controls})
+        rows = {(step.facts["set"], step.facts["labels"]) for step in steps.values() if step.stage == "evaluate"}
+        both = ["condensed", "random", "initial", "easy", "medium", "herding", "k-center", "full"]
+        assert rows == {(name, labels) for name in both for labels in ("online", "hard")} | {("noise", "online"), ("equal-bytes", "hard")}
+
+    def test_a_coreset_is_one_for_all_seeds_and_ranked_by_the_first_observer_that_labels(self):
+        steps = self.steps({"evaluate.controls": ["herding"], "evaluate.seeds": [0, 1], "observers.labels": ["wrn-16-2", "resnet18"]})
+        assert steps["initialise/herding"].inputs == {"scorer": ("squeeze/wrn-16-2",)}
+        assert [name for name in steps if name.startswith("initialise/herding")] == ["initialise/herding"]
+
+    def test_the_images_before_synthesis_are_those_that_it_starts_from(self):
+        steps = self.steps({"evaluate.controls": ["initial"]})
+        assert steps["evaluate/initial-convnet-w32-seed0"].inputs["images"] == ("initialise/condensed",)
+        alone = self.steps({"evaluate.controls": ["initial"], "synthesise.enabled": False})
+        assert not [name for name in alone if name.startswith("evaluate/initial")]
+
+    def test_equal_bytes_has_as_many_real_images_as_fit_in_images_and_labels(self):
+        """30 images of 32 px and their float16 logits over 3 classes for 100 epochs are 92,160 + 18,000 bytes: 35 images, 11 a class."""
+        steps = self.steps({"evaluate.controls": ["equal-bytes"], "labels.mode": "stored", "evaluate.epochs": 100})
+        assert steps["initialise/equal-bytes-seed0"].settings["ipc"] == 11
+        assert steps["evaluate/equal-bytes-convnet-w32-seed0-hard"].cost["images"] == 100 * 33
+
+    def test_equal_bytes_counts_the_teachers_that_are_asked_online_and_never_exceeds_the_smallest_class(self):
+        steps = self.steps({"evaluate.controls": ["equal-bytes"], "condense.ipc": 1})
+        assert steps["initialise/equal-bytes-seed0"].settings["ipc"] == 30
+
+    def test_all_methods_share_noise_and_coresets(self):
+        names = ["noise", "easy", "k-center"]
+        before = plan_of({"evaluate.controls": names})
+        for other in ({"condense.seed": 7}, {"match.weight": 0.5}, {"synthesise.enabled": False}, {"initialise.source": "noise"}):
+            after = {step.id: step.fingerprint for step in plan_of({"evaluate.controls": names} | other).steps}
+            for step in before.steps:
+                if step.name.startswith(tuple(names)):
+                    assert after[step.id] == step.fingerprint
+
+
+class TestEvaluations:
+    """Protocols and label regimes: which trainings there are, and what they are called."""
+
+    def rows(self, given):
+        plan = plan_of({"evaluate.seeds": [0], "evaluate.controls": []} | given)
+        return {step.name: step for step in plan.steps if step.stage == "evaluate"}
+
+    @pytest.mark.parametrize(
+        ("given", "regime"),
+        [
+            ({"labels.mode": "online"}, "online"),
+            ({"labels.mode": "stored"}, "epoch-soft"),
+            ({"labels.mode": "fixed"}, "fixed-soft"),
+            ({"labels.mode": "online", "evaluate.loss": "ce"}, "hard"),
+        ],
+    )
+    def test_every_result_says_its_label_regime_and_a_hard_row_is_always_among_them(self, given, regime):
+        regimes = [step.facts["labels"] for step in self.rows(given).values()]
+        assert regimes == ([regime] if regime == "hard" else [regime, "hard"])
+
+    def test_both_protocols_in_one_run_stand_apart(self):
+        rows = self.rows({"evaluate.protocol": "both"})
+        assert [(name, step.facts["protocol"], step.facts["labels"]) for name, step in rows.items()] == [
+            ("condensed-convnet-w32-seed0", "published", "epoch-soft"),
+            ("condensed-convnet-w32-seed0-hard", "published", "hard"),
+            ("condensed-convnet-w32-seed0-common", "common", "online"),
+            ("condensed-convnet-w32-seed0-common-hard", "common", "hard"),
+        ]
+
+    def test_the_common_protocol_is_that_of_rd3(self):
+        given = {"evaluate.protocol": "common", "evaluate.students": ["resnet18", "convnet-w32"], "evaluate.ema": 0.9}
+        rows = self.rows(given | {"evaluate.student_learning_rates": {"resnet18": 0.5}})
+        own, other = (rows[f"condensed-{student}-seed0-common"].settings for student in ("resnet18", "convnet-w32"))
+        names = ("epochs", "batch_size", "loss", "optimizer", "learning_rate", "schedule", "zeta", "randaugment", "ema")
+        assert [own[f"evaluate.{name}"] for name in names] == [400, 50, "kl", "adam", 1e-3, "cosine", 1.0, False, 0.0]
+        assert {name for name in own if own[name] != other[name]} == {"student", "evaluate.zeta"} and other["evaluate.zeta"] == 2.0
+        assert (own["labels.mix"], own["labels.flip"], own["labels.crop_scale"]) == ("cutmix", True, [0.08, 1.0])
+        assert own["observers"] == ["resnet18"]
+
+    def test_the_common_protocol_is_the_same_whatever_the_methods_own(self):
+        rows = self.rows({"evaluate.protocol": "common"})
+        others = self.rows({"evaluate.protocol": "common", "evaluate.loss": "dist", "labels.mode": "online", "labels.mix": "none"})
+        assert {name: step.fingerprint for name, step in rows.items()} == {name: step.fingerprint for name, step in others.items()}
+
+    def test_a_search_trains_every_rate_once_and_the_headline_takes_the_best(self):
+        plan = plan_of({"evaluate.search_learning_rates": [0.1, 0.01], "evaluate.controls": ["random"], "evaluate.hard_labels": False})
+        searched = [step for step in plan.steps if "search" in step.facts]
+        assert [(step.facts["set"], step.facts["search"], step.facts["seed"]) for step in searched] == [
+            *(("condensed", rate, 0) for rate in (0.1, 0.01)),
+            *(("random", rate, 0) for rate in (0.1, 0.01)),
+        ]
+        assert {step.settings["measured_on"] for step in searched} == {"validation"}
+        for seed in (0, 1):
+            step = plan.step(f"evaluate/condensed-convnet-w32-seed{seed}")
+            assert step.inputs["search"] == ("evaluate/condensed-convnet-w32-seed0-lr0.1", "evaluate/condensed-convnet-w32-seed0-lr0.01")
+            assert step.settings["evaluate.learning_rate"] is None
 
 
 class TestSharing:
@@ -408,7 +519,7 @@ class TestSharing:
             "evaluate.ema": 0.99,
         }
         found = self.shared(one_evaluation, ("evaluate/random", "evaluate/full"))
-        assert len(found) == 6
+        assert len(found) == 9
         assert all(len(prints) == 1 for prints in found.values())
 
     def test_the_random_control_of_a_seed_does_not_depend_on_how_the_condensed_set_came_about(self):

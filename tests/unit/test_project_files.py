@@ -70,7 +70,7 @@ class TestMessages:
             ("[match]\nema_momentum = 1.0\n", "p.toml:2: match.ema_momentum: 1.0 must be less than 1"),
             ("[evaluate]\nloss = 'mse'\n", "p.toml:2: evaluate.loss: 'mse' is not a choice; did you mean mse_ce?"),
             ("[condense]\nmethod = 'ecd'\n", "p.toml:2: condense.method: no method is called 'ecd'; did you mean edc?"),
-            ("[match]\nweight = nan\n", "p.toml:2: match.weight: nan must be a finite number"),
+            ("[match]\nweight = nan\n", 'p.toml:2: match.weight: nan must be a finite number or "auto"'),
             ("match = 3\n", "p.toml:1: match: 3 must be a table: [match] on a line of its own, its keys below"),
             ("\n[[match]]\nweight = 1\n", "p.toml:2: match: [{'weight': 1}] must be a table: [match] on a line of its own, its keys below"),
             ("match = { wieght = 1 }\n", "p.toml:1: match.wieght: no such key; did you mean match.weight?"),

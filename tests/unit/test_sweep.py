@@ -28,6 +28,8 @@ ipc = 2               # few
 labels = ["convnet-w32"]
 
 [evaluate]
+hard_labels = false
+controls = ["random"]
 students = ["convnet-w32"]
 seeds = [0, 1]
 """
@@ -174,7 +176,7 @@ class TestInAFile:
         for command in ("run", "check"):
             status, _, err = edc(command, "tiny")
             assert (status, err.count("\n")) == (2, 1)
-            assert "projects/tiny.toml:16: [sweep] makes several projects of this file; `edc sweep tiny` runs them" in err
+            assert "projects/tiny.toml:18: [sweep] makes several projects of this file; `edc sweep tiny` runs them" in err
 
 
 class TestProjectFiles:
