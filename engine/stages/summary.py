@@ -1,11 +1,11 @@
 """A run's `summary.json`: the small file that a list, a comparison and the screen read."""
 
-import statistics
 from typing import Any
 
 from engine.files import write_json
 from engine.project.plan import STAGES, Plan, Step
 from engine.runs.layout import Run
+from engine.runs.spread import spread, written
 
 ACCURACIES = ("top1", "top5")
 
@@ -125,8 +125,8 @@ class Summary:
             }
             for name in ACCURACIES:
                 if name in trainings[0]["final"]:
-                    row[name] = spread([one[headline][name] for one in trainings])
-            row["best_on_test"] = spread([one["best_on_test"]["top1"] for one in trainings])
+                    row[name] = spread_facts([one[headline][name] for one in trainings])
+            row["best_on_test"] = spread_facts([one["best_on_test"]["top1"] for one in trainings])
             results.append(row)
         for row in results:
             control = next((other for other in results if (other["set"], other["student"]) == ("random", row["student"])), None)
@@ -136,10 +136,9 @@ class Summary:
         return sorted(results, key=lambda row: (row["student"], order.get(row["set"], 9)))
 
 
-def spread(values: list[float]) -> dict[str, Any]:
-    """Return mean, deviation (ddof 1; null for a single value) and the values, rounded to 3 digits."""
-    deviation = round(statistics.stdev(values), 3) if len(values) > 1 else None
-    return {"mean": round(statistics.fmean(values), 3), "std": deviation, "n": len(values), "values": [round(value, 3) for value in values]}
+def spread_facts(values: list[float]) -> dict[str, Any]:
+    """Return mean, deviation (ddof 1; null for a single value), number and the values themselves."""
+    return {**spread(values).as_json(), "values": written(values)}
 
 
 def paired_difference(row: dict[str, Any], control: dict[str, Any]) -> dict[str, Any] | None:
@@ -147,4 +146,4 @@ def paired_difference(row: dict[str, Any], control: dict[str, Any]) -> dict[str,
     of_control = dict(zip(control["seeds"], control["top1"]["values"], strict=True))
     pairs = zip(row["seeds"], row["top1"]["values"], strict=True)
     differences = [value - of_control[seed] for seed, value in pairs if seed in of_control]
-    return spread(differences) if differences else None
+    return spread_facts(differences) if differences else None
