@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from engine.commands.tables import Column, column_blocks, make_console, print_fields, print_json, print_table, seconds, size, styled_status
 from engine.errors import UserError
 from engine.project.published import paper, table_label
-from engine.runs.compare import IDLE, MISSING, OVER_RANDOM, Comparison, Gap, Group, Row, Setting, Spread, as_json, compare, read_facts
+from engine.runs.compare import IDLE, MISSING, OVER_RANDOM, Comparison, Gap, Group, Row, Setting, as_json, compare, read_facts
 from engine.runs.layout import Run
+from engine.runs.spread import Spread
 from engine.runs.text import printable
 
 if TYPE_CHECKING:

@@ -8,9 +8,11 @@ from typing import Any
 
 from engine.commands.compare import Line, Shown, column_labels, sections
 from engine.commands.tables import escape_markdown
-from engine.runs.compare import IDLE, MISSING, Comparison, Spread
+from engine.runs.compare import IDLE, MISSING, Comparison
+from engine.runs.spread import Spread
 from engine.runs.text import printable
 
+LONGEST_CELL = 100  # characters of a value in Markdown and LaTeX, which are for people; CSV and JSON have it whole
 _LATEX = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -24,6 +26,7 @@ _LATEX = {
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
+    "|": r"\textbar{}",
     "±": r"$\pm$",
     "…": r"\ldots{}",
 }
@@ -78,15 +81,15 @@ def _csv_value(cell: Any) -> str:
 def _csv_numbers(name: str, value: Spread | None) -> dict[str, Any]:
     if value is None:
         return {name: None, f"{name}.std": None, f"{name}.n": None}
-    deviation = None if value.std is None else round(value.std, 6)
-    return {name: round(value.mean, 6), f"{name}.std": deviation, f"{name}.n": value.n or None}
+    facts = value.as_json()
+    return {name: facts["mean"], f"{name}.std": facts["std"], f"{name}.n": facts["n"] or None}
 
 
 def markdown(comparison: Comparison, every: bool) -> str:
     """Return a Markdown table, the best of each row in bold."""
 
     def cell(shown: Shown) -> str:
-        text = escape_markdown(shown.text)
+        text = escape_markdown(printable(shown.text, LONGEST_CELL))
         return f"**{text}**" if shown.best else text
 
     def label(line: Line) -> str:
@@ -106,7 +109,7 @@ def latex(comparison: Comparison, every: bool) -> str:
     """Return a LaTeX tabular with the rules of the package booktabs, the best of each row in bold."""
 
     def cell(shown: Shown) -> str:
-        text = escape_latex(shown.text)
+        text = escape_latex(printable(shown.text, LONGEST_CELL))
         return rf"\textbf{{{text}}}" if shown.best else text
 
     def label(line: Line) -> str:
@@ -140,8 +143,8 @@ def latex(comparison: Comparison, every: bool) -> str:
 
 
 def escape_latex(text: str) -> str:
-    """Return text so that LaTeX prints it as it is; a leading minus becomes a mathematical one."""
-    escaped = "".join(_LATEX.get(character, character) for character in text)
+    """Return text so that LaTeX prints it as it is, two hyphens not as a dash; a leading minus becomes a mathematical one."""
+    escaped = re.sub("-(?=-)", "-{}", "".join(_LATEX.get(character, character) for character in text))
     return re.sub(r"^([+-])(?=\d)", r"$\1$", escaped)
 
 

@@ -17,7 +17,7 @@ from engine.project.resolve import nearest
 from engine.project.schema import has_method_value, keys
 from engine.project.warnings import Warning
 from engine.runs.store import latest_unfinished
-from engine.runs.text import printable
+from engine.runs.text import printable, typed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -176,4 +176,4 @@ def new_project(projects: Path, name: str, *, dataset: str, method: str, ipc: in
     write_text(path, text)
     console = make_console()
     console.print(f"wrote {printable(shortest(path))}", soft_wrap=True)
-    console.print(f"next: `edc check {name}` shows what it would do, `edc run {name}` does it", style="dim", soft_wrap=True)
+    console.print(f"next: `edc check {typed(name)}` shows what it would do, `edc run {typed(name)}` does it", style="dim", soft_wrap=True)

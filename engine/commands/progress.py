@@ -61,6 +61,8 @@ class Follower:
             self._events.read()
         self._since = 0.0 if from_start else time.time()  # an older heartbeat belongs to an earlier attempt
         self._summary_mark: FileMark | None = None
+        self._process_mark: FileMark | None = None
+        self._waits = False
         self._metrics: Tail | None = None
 
     def look(self) -> list[dict[str, Any]]:
@@ -91,8 +93,11 @@ class Follower:
             self.now.steps = tables(summary.get("steps"))
 
     def _read_place(self) -> None:
-        waits = (read_object(self.run.process)[0] or {}).get("waits")
-        status = run_status(self.run.folder) if waits else None
+        mark = file_mark(self.run.process)
+        if mark not in (None, self._process_mark):
+            self._process_mark = mark
+            self._waits = bool((read_object(self.run.process)[0] or {}).get("waits"))
+        status = run_status(self.run.folder) if self._waits else None  # the line moves on while process.json stays
         self.now.waits = status.reason if status is not None and status.word == "queued" else ""
 
     def _read_heartbeat(self) -> None:
@@ -159,7 +164,7 @@ class PlainProgress:
 
     def _look(self) -> bool:
         events, waits = self._follower.look(), self._follower.now.waits
-        lines = [f"queued: {waits}"] if waits and waits != self._waits else []
+        lines = [f"run {printable(self._follower.run.id)} {waits}"] if waits and waits != self._waits else []
         self._waits = waits
         lines += [line for event in events if (line := event_line(self._follower, event))]
         for line in lines:
@@ -247,7 +252,7 @@ class LiveProgress:
         now, width = self._follower.now, self._console.width
         lines: list[RenderableType] = [Text(), stage_strip(now.stages)]
         if now.waits:
-            lines.append(Text(f"queued: {now.waits}  {seconds(time.monotonic() - self._begun)}", style="yellow"))
+            lines.append(Text(f"this run {now.waits}  {seconds(time.monotonic() - self._begun)}", style="yellow"))
         elif not now.stage:
             lines.append(Text(f"starting … {seconds(time.monotonic() - self._begun)}", style="dim"))
         else:

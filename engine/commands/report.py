@@ -11,7 +11,7 @@ from engine.errors import UserError
 from engine.runs.events import number
 from engine.runs.layout import Run, read_object
 from engine.runs.status import RunStatus, run_status
-from engine.runs.store import read_run_toml
+from engine.runs.store import asked_for, read_run_toml
 from engine.runs.text import printable
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def facts_of(run: Run) -> dict[str, Any]:
 def _facts_and_gaps(run: Run) -> "tuple[dict[str, Any], list[Gap]]":
     summary, _ = read_object(run.summary)
     status = run_status(run.folder)
-    facts = {"schema": 1, "run": run.id, "project": run.project, **(summary or {})}
+    facts = {"schema": 1, "run": run.id, "project": run.project, **(summary or asked_for(run)[0])}
     facts |= {"status": status.word, "reason": status.reason, "alive": status.alive, "folder": str(run.folder)}
     if status.alive:
         names = ("stage", "step", "done", "total", "unit", "rate")
@@ -96,7 +96,7 @@ def _what(facts: dict[str, Any]) -> list[str]:
     if "dataset" not in facts:
         return []
     words = [
-        f"{printable(facts['method'])} on {printable(facts['dataset'])}",
+        f"{printable(facts.get('method'))} on {printable(facts['dataset'])}",
         count(number(facts.get("ipc")) or 0, "image") + " per class",
         f"seed {printable(facts.get('seed'))}",
         f"{printable(facts.get('device'))} in {printable(facts.get('precision'))}",

@@ -16,7 +16,7 @@ from engine.runs.process import start_detached, supervise, wait_for_end
 from engine.runs.queue import slots_of
 from engine.runs.status import EXIT_STOPPED, exit_status, run_status
 from engine.runs.store import begin_lock, create_run, find_projects_folder, latest_unfinished
-from engine.runs.text import printable
+from engine.runs.text import printable, typed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -141,7 +141,7 @@ def watch(console: "Console", run: Run, *, now: bool, on_held: Callable[[], None
 def handle(run: Run) -> str:
     """Return what to call a run on a command line typed in this folder: its id, or its folder where the id would not be found."""
     found = run.folder.parent == find_projects_folder().resolve() / run.project / "runs"
-    return printable(run.id if found else shortest(run.folder))
+    return typed(run.id if found else shortest(run.folder))
 
 
 def announce(console: "Console", request: Request, run: Run, *, resumed: bool, fresh: bool) -> None:
@@ -160,6 +160,6 @@ def start(console: "Console", run: Run, *, now: bool) -> int:
     pid = start_detached(run.folder, now=now)
     status = run_status(run.folder)
     if status.word == "queued":
-        console.print(f"queued: {status.reason}", soft_wrap=True)
+        console.print(f"run {printable(run.id)} {status.reason}", soft_wrap=True)
     console.print(f"detached, pid {pid}: `edc tail {handle(run)}` shows how it goes, `edc stop {handle(run)}` stops it", soft_wrap=True)
     return 0

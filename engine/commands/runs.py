@@ -59,7 +59,7 @@ def list_command(projects: Path, *, as_json: bool) -> None:
     print_table(console, columns, [_list_row(listing, now) for listing in listings])
     for listing in listings:
         if listing.problem:
-            remedy = f"; `edc resume {printable(listing.run.id)}` writes it anew" if listing.problem.startswith("summary.json") else ""
+            remedy = f"; `edc resume {printable(listing.run.id)}` writes it anew" if listing.mendable else ""
             console.print(f"{printable(listing.run.id)}: {printable(listing.problem)}{remedy}", style="yellow", soft_wrap=True)
         if listing.status.word == "queued":
             console.print(f"{printable(listing.run.id)} {listing.status.reason}", style="dim", soft_wrap=True)
@@ -162,6 +162,7 @@ def stop_command(runs: Sequence[Run], *, kill: bool, grace: float = GRACE_SECOND
 
     Those that have not after `grace` seconds are killed; with `kill` all are, at once. Ctrl-C ends the waiting, not the stopping.
     """
+    runs = list(dict.fromkeys(runs))
     console = make_console()
     asked = [run for run in runs if request_stop(run.folder, grace=0.0 if kill else grace)]
     try:
@@ -205,6 +206,7 @@ def remove_command(runs: Sequence[Run], *, yes: bool) -> None:
     """
     import typer
 
+    runs = list(dict.fromkeys(runs))
     for run in runs:
         refuse_removal(run)
     names = ", ".join(printable(run.id) for run in runs)

@@ -16,6 +16,7 @@ from engine.runs.text import printable
 
 FORMATS = ("table", "csv", "markdown", "json")
 SETS = ("condensed", "random", "over random")
+COUNTS = {"steps": 2, "cached": 3, "shared": 4, "own": 0}  # of a plan's steps: when a table that is too wide drops the column
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def print_rows(sweep: Sweep, rows: list[dict[str, Any]], form: str) -> None:
     elif form == "csv":
         _print_csv(sweep, rows)
     elif form == "markdown":
-        _print_markdown(sweep, rows)
+        _print_markdown(_columns(sweep, rows), _texts(sweep, rows, repeat=True))
     else:
         _print_table(sweep, rows)
 
@@ -164,8 +165,8 @@ def _print_csv(sweep: Sweep, rows: list[dict[str, Any]]) -> None:
             writer.writerow([*start, result["student"], *numbers, *end])
 
 
-def _print_markdown(sweep: Sweep, rows: list[dict[str, Any]]) -> None:
-    columns, lines = _columns(sweep, rows), _texts(sweep, rows, repeat=True)
+def _print_markdown(columns: Sequence[Column], lines: Sequence[Sequence[str]]) -> None:
+    """Print a Markdown table without the columns that are empty; the one without a header is the status."""
     used = [index for index in range(len(columns)) if any(line[index] for line in lines)]
     print("| " + " | ".join(columns[index].header or "status" for index in used) + " |")
     print("|" + "|".join(" ---: " if columns[index].justify == "right" else " --- " for index in used) + "|")
@@ -174,37 +175,42 @@ def _print_markdown(sweep: Sweep, rows: list[dict[str, Any]]) -> None:
 
 
 def print_plan(sweep: Sweep, cells: Sequence[Cell], form: str) -> None:
-    """Print the grid: which steps of each point are cached, which an earlier point makes, and which are its own."""
+    """Print the grid in one of FORMATS: which steps of each point are cached, which an earlier step makes too, and which are its own."""
+    rows = _plan_rows(cells)
+    values = [["" if (value := row["values"].get(name)) is None else said_value(value) for name in sweep.shown_keys] for row in rows]
+    numbers = [[str(row[name]) for name in COUNTS] for row in rows]
+    keys = [Column(label) for label in short_keys(sweep.shown_keys)]
+    counts = [Column(name, "right", drop) for name, drop in COUNTS.items()]
+    columns = [Column("project"), *keys, *counts, Column("run", drop=5), Column("")]
+    named = zip(rows, values, numbers, strict=True)
+    lines = [[row["project"], *said, *texts, row["run"] or "", row["status"]] for row, said, texts in named]
+    if form == "json":
+        _print_json(sweep, rows)
+    elif form == "csv":
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(["project", *sweep.shown_keys, *COUNTS, "run", "status"])
+        writer.writerows([printable(text) for text in line] for line in lines)
+    elif form == "markdown":
+        _print_markdown(columns, lines)
+    else:
+        console = make_console()
+        print_table(console, columns, [[*line[:-1], styled_status(line[-1])] for line in lines])
+        console.print()
+        total, own = (count(sum(row[name] for row in rows), "step") for name in ("steps", "own"))
+        console.print(f"{count(len(rows), 'project')} of {total}: {own} to compute, the rest is shared or cached")
+
+
+def _plan_rows(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """Return the facts of every point before it is run; its steps are counted, also those of it that are one and the same work."""
     seen: set[str] = set()
     rows = []
     for cell in cells:
         steps = cell.request.plan.steps
-        cached = {step.fingerprint for step in steps if cell.request.in_cache(step)}
-        shared = {step.fingerprint for step in steps} & seen - cached
-        seen |= {step.fingerprint for step in steps}
+        missing = [step.fingerprint for step in steps if not cell.request.in_cache(step)]
+        own = set(missing) - seen
+        seen |= own
+        counts = {"steps": len(steps), "cached": len(steps) - len(missing), "shared": len(missing) - len(own), "own": len(own)}
+        row = {"project": cell.request.name, "point": cell.point.name or None, "values": cell.point.values, **counts}
         status = run_status(cell.run.folder).word if cell.run else "to do"
-        facts = {"steps": len(steps), "cached": len(cached), "shared": len(shared), "own": len(steps) - len(cached) - len(shared)}
-        row = {"project": cell.request.name, "point": cell.point.name or None, "values": cell.point.values, **facts}
         rows.append(row | {"run": cell.run.id if cell.run else None, "status": status})
-    if form == "json":
-        _print_json(sweep, rows)
-        return
-    console, numbers = make_console(), ("steps", "cached", "shared", "own")
-    labels = [Column(label) for label in short_keys(sweep.shown_keys)]
-    drops = {"steps": 2, "cached": 3, "shared": 4}
-    counts = [Column(name, "right", drop=drops.get(name, 0)) for name in numbers]
-    columns = [Column("project"), *labels, *counts, Column("run", drop=5), Column("")]
-    lines = [
-        [
-            row["project"],
-            *("" if (value := row["values"].get(name)) is None else said_value(value) for name in sweep.shown_keys),
-            *(str(row[name]) for name in numbers),
-            row["run"] or "",
-            styled_status(row["status"]),
-        ]
-        for row in rows
-    ]
-    print_table(console, columns, lines)
-    console.print()
-    total, own = sum(row["steps"] for row in rows), sum(row["own"] for row in rows)
-    console.print(f"{count(len(rows), 'project')} of {count(total, 'step')}: {count(own, 'step')} to compute, the rest is shared or cached")
+    return rows

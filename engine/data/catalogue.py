@@ -20,16 +20,25 @@ PAPER_RESOLUTIONS = {
 
 
 def data_root() -> Path:
-    """Return the folder below which datasets are looked for: $EDC_DATA, else `edc/data` in the user's cache folder."""
+    """Return the absolute folder below which datasets are looked for: $EDC_DATA, else `edc/data` in the user's cache folder."""
     if os.environ.get("EDC_DATA"):
-        return Path(os.environ["EDC_DATA"]).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "edc" / "data"
+        return Path(os.environ["EDC_DATA"]).expanduser().absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "edc" / "data"
 
 
-def locate_dataset(project: Project, *, cache: Path | None) -> Source:
-    """Find a project's dataset on this machine; raises UserError saying which files go where when it is not here."""
+def locate_dataset(project: Project, *, cache: Path | None, frozen_root: Path | None = None) -> Source:
+    """Find a project's dataset on this machine; raises UserError saying which files go where when it is not here.
+
+    `frozen_root` is the data root that a run began with; it is looked into first, for another shell may have another $EDC_DATA.
+    """
     root = Path(project.dataset.root).expanduser() if project.dataset.root else None
-    return locate(project.dataset.name, root, data_root(), project.dataset.resolution, cache=cache)
+    name, resolution, here = project.dataset.name, project.dataset.resolution, data_root()
+    try:
+        return locate(name, root, frozen_root or here, resolution, cache=cache)
+    except UserError:
+        if root is not None or frozen_root in (None, here):
+            raise
+    return locate(name, None, here, resolution, cache=cache)  # a run copied from another machine finds its data where this one has them
 
 
 def dataset_resolutions() -> dict[str, int]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import tomlkit
 
+from engine.data.catalogue import data_root
 from engine.errors import UserError
 from engine.project.files import SCHEMA_VERSION
 from engine.project.plan import Plan
@@ -35,6 +36,7 @@ def freeze(resolved: Resolved, plan: Plan, *, until: str, fresh: bool = False) -
         "until": until,
         "fresh": fresh,
         "project_fingerprint": plan.fingerprint,
+        "data_root": str(data_root()),
         "data_fingerprint": plan.source.fingerprint,
         "resolution": plan.source.resolution,
         "classes": list(plan.source.classes.names),

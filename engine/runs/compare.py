@@ -14,6 +14,7 @@ from typing import Any, Literal
 from engine.project.published import Figure, changed_settings, held_against
 from engine.runs.events import number
 from engine.runs.layout import Run, read_object
+from engine.runs.spread import Spread, spread
 from engine.runs.status import run_status
 from engine.runs.store import read_run_toml
 
@@ -55,15 +56,6 @@ class Facts:
     status: str
     values: dict[str, Any]
     summary: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Mean and deviation (ddof 1; None for a single value) of `n` values."""
-
-    mean: float
-    std: float | None
-    n: int
 
 
 @dataclass(frozen=True)
@@ -291,11 +283,6 @@ def _contradict(runs: Sequence[Facts], facts: Facts) -> bool:
     )
 
 
-def spread(values: Sequence[float]) -> Spread:
-    """Return mean and deviation (ddof 1) of at least one value."""
-    return Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
-
-
 def difference(values: Mapping[Pair, float], baseline: Mapping[Pair, float]) -> Spread:
     """Return the mean difference to a baseline and its deviation over the pairs of seeds that both have.
 
@@ -462,11 +449,7 @@ def _is_held(cell: Any) -> bool:
 def _cell_json(cell: Cell | None) -> dict[str, Any]:
     if cell is None:
         return {}
-    return {**_spread_json(cell.value), **({"delta": _spread_json(cell.delta)} if cell.delta else {}), "best": cell.best}
-
-
-def _spread_json(value: Spread) -> dict[str, Any]:
-    return {"mean": round(value.mean, 6), "std": None if value.std is None else round(value.std, 6), "n": value.n}
+    return {**cell.value.as_json(), **({"delta": cell.delta.as_json()} if cell.delta else {}), "best": cell.best}
 
 
 def gap_json(gap: Gap) -> dict[str, Any]:
@@ -482,7 +465,7 @@ def gap_json(gap: Gap) -> dict[str, Any]:
         "student": figure.student,
         "top1": figure.top1,
         "std": figure.std,
-        "measured": _spread_json(gap.measured),
+        "measured": gap.measured.as_json(),
         "gap": round(gap.gap, 6),
         "named": gap.named,
         "changed": list(gap.changed),

@@ -78,7 +78,8 @@ def work_of(stage: str, name: str, project: Mapping[str, Any], facts: Mapping[st
     if stage == "evaluate":
         own |= _evaluation(project, told)
         kind = "full" if told.get("set") == "full" and told.get("labels") == HARD else stage
-        own["views"] = number(told.get("views")) or _product(own["images"], number(own.get("evaluate.epochs", project.get("evaluate.epochs"))))
+        epochs = number(own.get("evaluate.epochs", project.get("evaluate.epochs")))
+        own["views"] = number(told.get("views")) or _product(own["images"], epochs)
     return Work(kind, {**project, **facts, **own})
 
 

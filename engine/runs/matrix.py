@@ -4,7 +4,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.runs.compare import METRICS, OVER_RANDOM, SETS, Comparison, Group, Row, Spread
+from engine.runs.compare import METRICS, OVER_RANDOM, SETS, Comparison, Group, Row
+from engine.runs.spread import Spread
 
 MEASURES = (("condensed", "top1"), ("condensed", OVER_RANDOM), ("condensed", "top5"), ("random", "top1"), ("full", "top1"))
 

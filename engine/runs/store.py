@@ -1,5 +1,6 @@
 """Run folders: create, list, find and delete them."""
 
+import contextlib
 import errno
 import os
 import secrets
@@ -12,15 +13,16 @@ from typing import Any
 
 from engine.errors import RunError, UserError
 from engine.files import write_text
-from engine.runs.layout import MARKS, Run, open_run, read_object
-from engine.runs.liveness import FileLock, lock_holder, take_lock, wait_for_lock
+from engine.runs.layout import MARKS, Run, open_run, read_object, tables
+from engine.runs.liveness import FileLock, lock_holder, wait_for_lock
 from engine.runs.status import RunStatus, run_status
-from engine.runs.text import printable
+from engine.runs.text import printable, typed
 
 __all__ = [
     "Listing",
     "Run",
     "all_runs",
+    "asked_for",
     "begin_lock",
     "create_run",
     "delete_run",
@@ -38,17 +40,22 @@ __all__ = [
 _BASE32 = "23456789abcdefghijkmnpqrstuvwxyz"  # in the order of their codes; without l, o, 0 and 1, which are read for one another
 _NEW, _REMOVING = ".new-", ".removing-"  # beginnings of the names of folders that are no runs yet, or no longer
 ABANDONED_SECONDS = 3600.0  # after which what a process killed while it created a run has left is removed
+REMOVE_SECONDS = 1.0  # in which another process that removes the same run has hidden it
 BEGIN_SECONDS = 60.0  # it takes one to begin, two on a busy machine
 
 
 @dataclass(frozen=True)
 class Listing:
-    """A run in a list: its computed status, its summary ({} when there is none yet), and what is wrong with its files, if anything."""
+    """A run in a list: its computed status, its summary, and what is wrong with its files, if anything.
+
+    Where there is no summary yet, `summary` has what was asked for. `mendable` tells that a resume writes the broken file anew.
+    """
 
     run: Run
     status: RunStatus
     summary: dict[str, Any]
     problem: str | None
+    mendable: bool = False
 
 
 def find_projects_folder(option: Path | None = None, must_exist: bool = False) -> Path:
@@ -138,14 +145,28 @@ def list_runs(projects: Path, project: str | None = None, now: float | None = No
 
 def list_run(run: Run, now: float | None = None) -> Listing:
     """Read of one run what a list shows, at `now` (unix seconds, default the present)."""
-    summary, problem = read_object(run.summary)
-    if problem is None:
-        problem = _run_toml_problem(run, parse=summary is None)
-    return Listing(run, run_status(run.folder, now), summary or {}, problem)
+    summary, broken = read_object(run.summary)
+    if summary is None:  # TOML is slow to read, so it is only read where no summary stands in for it
+        summary, problem = asked_for(run)
+    else:
+        problem = _absence(run.run_toml)
+    return Listing(run, run_status(run.folder, now), summary, broken or problem, mendable=broken is not None)
+
+
+def asked_for(run: Run) -> tuple[dict[str, Any], str | None]:
+    """Return what a run's run.toml says that its summary will say too (dataset, method, ipc, …), and what is wrong with run.toml."""
+    try:
+        sections = tables(read_run_toml(run))
+    except UserError as error:
+        return {}, str(error).partition(": ")[2]
+    places = {"dataset": ("dataset", "name"), **{name: ("condense", name) for name in ("method", "ipc", "seed")}}
+    places |= {name: ("frozen", name) for name in ("device", "precision")}
+    found = {name: sections.get(section, {}).get(key) for name, (section, key) in places.items()}
+    return {name: value for name, value in found.items() if value is not None}, None
 
 
 def find_run(projects: Path, text: str) -> Run:
-    """Find a run by its folder, its id, a unique prefix of its id, or its project's name or file (the project's latest run).
+    """Find a run by its folder, its id, a unique prefix of its id, or its project's name, file or folder (the project's latest run).
 
     Raises UserError naming what comes near when nothing, or more than one run, fits.
     """
@@ -154,6 +175,8 @@ def find_run(projects: Path, text: str) -> Run:
     folder = Path(text).expanduser()
     if _is_run_folder(folder):
         return open_run(folder)
+    if os.sep in text and (folder / "runs").is_dir():
+        return find_run(folder.absolute().parent, folder.name)
     runs = all_runs(projects)
     exact = [run for run in runs if run.id == text]
     name = Path(text).stem if text.endswith(".toml") else text
@@ -166,7 +189,7 @@ def find_run(projects: Path, text: str) -> Run:
     if begun:
         raise UserError(f"{printable(text)} is the beginning of {len(begun)} runs: {_some([run.id for run in begun])}; give more of it")
     if (projects / f"{name}.toml").is_file():
-        raise UserError(f"project {printable(name)} has no runs yet; start one with `edc run {printable(name)}`")
+        raise UserError(f"project {printable(name)} has no runs yet; start one with `edc run {typed(name)}`")
     if folder.is_dir() and os.sep in text:
         raise UserError(f"{printable(folder)} is not a run folder: it holds no run.toml")
     raise UserError(f"no run or project {printable(text)} in {printable(projects)}{_near(text, runs)}")
@@ -222,10 +245,16 @@ def refuse_removal(run: Run) -> None:
 def delete_run(run: Run) -> None:
     """Remove a run's folder; it leaves every list at once, by a hidden name, before its files go.
 
-    Raises UserError when the run is alive or the folder is no run, RunError when the folder cannot be removed.
+    Nothing is wrong where another process removes it at the same time. Raises UserError when the run is alive or the folder is no run,
+    RunError when the folder cannot be removed.
     """
     refuse_removal(run)
-    lock = take_lock(run.run_lock)  # held until the end, so that nobody starts what is being removed
+    try:
+        lock = wait_for_lock(run.run_lock, REMOVE_SECONDS)  # held until the end, so that nobody starts what is being removed
+    except RunError:
+        if run.folder.exists():
+            raise
+        return
     if lock is None:
         raise UserError(f"run {printable(run.id)} is being started, and stays; stop it first with `edc stop {printable(run.id)}`")
     with lock:
@@ -234,12 +263,14 @@ def delete_run(run: Run) -> None:
             run.folder.rename(hidden)
             if hidden.is_symlink():
                 hidden.unlink()
-            else:
-                shutil.rmtree(hidden)
+            while hidden.exists():
+                with contextlib.suppress(FileNotFoundError):  # whoever removes another run takes what is hidden for a leftover
+                    shutil.rmtree(hidden)
             for left in run.folder.parent.glob(f"{_REMOVING}*"):  # by removals that were killed
                 shutil.rmtree(left, ignore_errors=True)
         except OSError as error:
-            raise RunError(f"cannot remove {printable(run.folder)}: {error.strerror or error}") from error
+            if run.folder.exists() or hidden.exists():
+                raise RunError(f"cannot remove {printable(run.folder)}: {error.strerror or error}") from error
 
 
 def _new_id(now: float) -> str:
@@ -262,18 +293,12 @@ def _is_run_folder(folder: Path) -> bool:
     return any((folder / mark).exists() for mark in MARKS)
 
 
-def _run_toml_problem(run: Run, parse: bool) -> str | None:
-    """Say what is wrong with run.toml; parsed only where no summary stands in for it, because TOML is slow to read."""
-    if parse:
-        try:
-            read_run_toml(run)
-        except UserError as error:
-            return str(error).partition(": ")[2]
-        return None
+def _absence(path: Path) -> str | None:
+    """Say that a file is missing or empty; None where it is there."""
     try:
-        return None if run.run_toml.stat().st_size else "run.toml is empty"
+        return None if path.stat().st_size else f"{path.name} is empty"
     except OSError:
-        return "run.toml is missing"
+        return f"{path.name} is missing"
 
 
 def _some(names: list[str]) -> str:

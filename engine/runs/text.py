@@ -2,6 +2,7 @@
 
 import math
 import re
+import shlex
 import time
 
 # C0 and C1 controls (escape sequences begin with one of them), bidirectional controls that reorder what stands around them,
@@ -20,6 +21,11 @@ def printable(text: object, limit: int | None = None) -> str:
     if limit is not None and len(line) > limit:
         return line[: max(limit - 1, 0)].rstrip() + "…"
     return line
+
+
+def typed(word: object) -> str:
+    """Return a word of a command as one types it into a shell: a name with blanks or signs stands in quotes."""
+    return shlex.quote(printable(word))
 
 
 def clock(moment: float | None, now: float) -> str:

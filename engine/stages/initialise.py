@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.transforms.v2 import functional as vision
 
+from engine.compute.checkpoint import load_tensors, save_tensors
 from engine.compute.precision import autocast
 from engine.compute.seeding import generator
 from engine.data import augment
@@ -27,15 +28,14 @@ SCORING_BATCH = 500
 def initialise(settings: dict[str, Any], inputs: Inputs, folder: Path, report: Report) -> dict[str, Any]:
     """Choose `ipc` images of every class and write them to `images.safetensors`, class after class.
 
-    Draws are keyed by the class's name, so the order of classes changes nothing. Raises Stopped when asked to stop between classes.
+    Draws are keyed by the class's name, so the order of classes changes nothing. Raises Stopped after a checkpoint when asked to stop.
     """
     if settings["source"] == "files":
         return _take_over(settings, inputs, folder)
     scorer = inputs.observer(inputs.folder("scorer")) if "scorer" in inputs.folders else None
-    chosen, indices = [], []
-    for label, name in enumerate(inputs.store.classes.names):
-        if report.stop_wanted():
-            raise Stopped(f"{folder.name}: stopped at class {name!r}; it starts anew")
+    chosen, indices = _restore(folder, settings["ipc"], report)
+    saved = len(chosen)
+    for label, name in list(enumerate(inputs.store.classes.names))[saved:]:
         draws = generator(settings["seed"], "initialise", settings["source"], name)
         images, rows = _class_images(settings, inputs, label, scorer, draws)
         if settings["flip"]:
@@ -47,6 +47,12 @@ def initialise(settings: dict[str, Any], inputs: Inputs, folder: Path, report: R
         chosen.append(images)
         indices.append(rows)
         report.progress(label + 1, inputs.classes, "classes")
+        if report.checkpoint_due():
+            save_tensors(_checkpoint(folder, saved), {"images": torch.cat(chosen[saved:])}, {"rows": indices[saved:]})
+            saved = len(chosen)
+            report.checkpoint_written()
+            if report.stop_wanted():
+                raise Stopped(f"{folder.name}: stopped after {saved} of {inputs.classes} classes")
     images = torch.cat(chosen)
     labels = torch.arange(inputs.classes).repeat_interleave(settings["ipc"])
     facts = {"source": settings["source"], "seed": settings["seed"], "ipc": settings["ipc"], "training_rows": indices}
@@ -67,6 +73,28 @@ def _take_over(settings: dict[str, Any], inputs: Inputs, folder: Path) -> dict[s
     save_images(folder, given.images, given.labels, inputs.store, settings["save"], facts, given.soft_labels)
     label_bytes = 0 if given.soft_labels is None else given.soft_labels.nbytes
     return {"images": len(given), "image_bytes": given.images.numel(), "label_bytes": label_bytes}
+
+
+def _checkpoint(folder: Path, first: int) -> Path:
+    """Return the file of the classes from the `first` on: each checkpoint holds what is new since the one before."""
+    return folder / f"checkpoint-{first:06d}.safetensors"
+
+
+def _restore(folder: Path, ipc: int, report: Report) -> tuple[list[Tensor], list[list[int]]]:
+    """Return the images and training rows, class by class, of an earlier attempt's checkpoints up to the first that is damaged."""
+    chosen: list[Tensor] = []
+    indices: list[list[int]] = []
+    while (path := _checkpoint(folder, len(chosen))).exists():
+        try:
+            tensors, values = load_tensors(path)
+        except RunError as error:
+            report.log(str(error), "warning")
+            break
+        chosen += tensors["images"].split(ipc)
+        indices += values["rows"]
+    if chosen:
+        report.log(f"goes on after class {len(chosen)}")
+    return chosen, indices
 
 
 def _class_images(

@@ -1,6 +1,5 @@
 """A run's `summary.json`: the small file that a list, a comparison and the screen read."""
 
-import statistics
 from typing import Any
 
 from engine.files import write_json
@@ -9,6 +8,7 @@ from engine.project.planner import estimated_bytes
 from engine.project.protocols import HARD, PUBLISHED, SETS, label_regime
 from engine.runs.layout import Run
 from engine.runs.scores import scores
+from engine.runs.spread import spread, written
 from engine.runs.weights import WEIGHT_BYTES, weight_count
 
 ACCURACIES = ("top1", "top5")
@@ -168,8 +168,8 @@ class Summary:
             row["learning_rate"] = trainings[0]["learning_rate"]
         for name in ACCURACIES:
             if name in trainings[0]["final"]:
-                row[name] = spread([one[headline][name] for one in trainings])
-        row["best_on_test"] = spread([one["best_on_test"]["top1"] for one in trainings])
+                row[name] = spread_facts([one[headline][name] for one in trainings])
+        row["best_on_test"] = spread_facts([one["best_on_test"]["top1"] for one in trainings])
         return row
 
 
@@ -179,15 +179,14 @@ def _same(row: dict[str, Any], other: dict[str, Any]) -> bool:
 
 
 def _place(row: dict[str, Any]) -> tuple[Any, ...]:
-    """Return where a row stands: students in the plan's order, the published protocol and the method's own labels first."""
+    """Return where a row stands: students by name, the published protocol and the method's own labels first."""
     set_place = SETS.index(row["set"]) if row["set"] in SETS else len(SETS)
     return row["student"], row["protocol"] != PUBLISHED, not row["augmentation"], row["labels"] == HARD, set_place
 
 
-def spread(values: list[float]) -> dict[str, Any]:
-    """Return mean, deviation (ddof 1; null for a single value) and the values, rounded to 3 digits."""
-    deviation = round(statistics.stdev(values), 3) if len(values) > 1 else None
-    return {"mean": round(statistics.fmean(values), 3), "std": deviation, "n": len(values), "values": [round(value, 3) for value in values]}
+def spread_facts(values: list[float]) -> dict[str, Any]:
+    """Return mean, deviation (ddof 1; null for a single value), number and the values themselves."""
+    return {**spread(values).as_json(), "values": written(values)}
 
 
 def paired_difference(row: dict[str, Any], control: dict[str, Any]) -> dict[str, Any] | None:
@@ -195,4 +194,4 @@ def paired_difference(row: dict[str, Any], control: dict[str, Any]) -> dict[str,
     of_control = dict(zip(control["seeds"], control["top1"]["values"], strict=True))
     pairs = zip(row["seeds"], row["top1"]["values"], strict=True)
     differences = [value - of_control[seed] for seed, value in pairs if seed in of_control]
-    return spread(differences) if differences else None
+    return spread_facts(differences) if differences else None

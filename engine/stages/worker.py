@@ -21,7 +21,7 @@ from engine.runs.layout import Run, open_run
 from engine.runs.liveness import FileLock, wait_for_lock
 from engine.runs.process import SUPERVISOR_PID, give_back_reserve
 from engine.runs.store import read_run_toml
-from engine.runs.text import printable
+from engine.runs.text import printable, typed
 from engine.stages.cache import cache_of_run
 from engine.stages.pipeline import Pipeline
 
@@ -98,7 +98,7 @@ def plan_of_run(run: Run) -> tuple[Plan, bool]:
     from engine.data.catalogue import locate_dataset
 
     project, facts = thaw(read_run_toml(run))
-    anew = f"start a new run with `edc run {printable(run.project)}`"
+    anew = f"start a new run with `edc run {typed(run.project)}`"
     missing = [name for name in ("device", "precision", "until", "data_fingerprint") if not isinstance(facts.get(name), str)]
     if missing:
         raise UserError(f"run.toml: [frozen] says no {missing[0]}; {anew}")
@@ -106,7 +106,10 @@ def plan_of_run(run: Run) -> tuple[Plan, bool]:
         resolve_device(facts["device"])
     except (UserError, ValueError):
         raise UserError(f"this run was begun on {printable(facts['device'])}, which this machine does not have; {anew}") from None
-    source = locate_dataset(project, cache=cache_of_run(run))
+    frozen_root = facts.get("data_root")
+    source = locate_dataset(
+        project, cache=cache_of_run(run), frozen_root=Path(frozen_root) if isinstance(frozen_root, str) and frozen_root else None
+    )
     if source.fingerprint != facts["data_fingerprint"]:
         raise UserError(f"the images of {source.name} are not those that this run began with; {anew}")
     return make_plan(project, source, device=facts["device"], precision=facts["precision"], until=facts["until"]), bool(facts.get("fresh"))

@@ -42,7 +42,7 @@ def project_values(method: str, ipc: int, base: Mapping[str, Any], asked: argpar
         "evaluate.common_epochs": asked.common_epochs,
         "evaluate.common_teacher": asked.common_teacher,
         "evaluate.seeds": SEEDS.get(ipc, USUAL_SEEDS),
-        "evaluate.controls": CONTROLS if method == HOST else ["random"],
+        "evaluate.controls": asked.controls if method == HOST else ["random"],
     }
     values |= dict(parse_override(item) for item in asked.set)
     resolved = resolved_of({name: value for name, value in values.items() if name != "evaluate.epochs"}).project
@@ -124,6 +124,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--common-epochs", type=int, default=400, help="epochs of the common protocol (%(default)s)")
     parser.add_argument("--common-teacher", default="resnet18-w16", help="teacher of the common protocol (%(default)s)")
     parser.add_argument("--iterations", type=int, default=0, help="most iterations of a synthesis; 0 for the methods' own")
+    parser.add_argument("--controls", nargs="+", choices=CONTROLS, default=CONTROLS, help="which controls (all)")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="a value for all projects")
     parser.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
     return parser.parse_args(given)

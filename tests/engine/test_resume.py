@@ -118,6 +118,34 @@ class TestSqueeze:
         assert not (tmp_path / "observer.safetensors").exists()
 
 
+class TestInitialise:
+    @staticmethod
+    def settings(source):
+        rded = {"rded.factor": 2, "rded.candidates": 8, "rded.crops": 2, "rded.crop_scale": [0.1, 1.0], "rded.tile_order": "stratified"}
+        given = {"source": source, "seed": 0, "ipc": 2, "replacement": "never", "flip": True, "shuffle_patches": 0, "save": None}
+        return given | {"rded": rded}
+
+    @pytest.mark.parametrize("source", ["noise", "real", "rded"])
+    @pytest.mark.parametrize("report_of", [lambda: stopping_report(1), lambda: killing_report(1)], ids=["stopped", "killed"])
+    def test_interrupted_every_class_or_two(self, squeezed, tmp_path, source, report_of):
+        inputs = small_inputs_of(small_store(), scorer=(squeezed("convnet-d2-w16"),))
+        assert_the_same(initialise, self.settings(source), inputs, tmp_path, report_of, 2)
+
+    def test_goes_on_before_the_first_damaged_checkpoint_and_says_so(self, tmp_path):
+        inputs, logs = small_inputs_of(small_store()), []
+        for name in ("whole", "parts"):
+            (tmp_path / name).mkdir()
+        initialise(self.settings("real"), inputs, tmp_path / "whole", Report())
+        with pytest.raises(Killed):
+            initialise(self.settings("real"), inputs, tmp_path / "parts", killing_report(2))
+        damaged = tmp_path / "parts" / "checkpoint-000001.safetensors"
+        damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+        initialise(self.settings("real"), inputs, tmp_path / "parts", Report(on_log=lambda text, level: logs.append((level, text))))
+        assert [level for level, _ in logs] == ["warning", "info"]
+        assert "checkpoint-000001.safetensors" in logs[0][1] and logs[1][1] == "goes on after class 1"
+        assert content(tmp_path / "parts") == content(tmp_path / "whole")
+
+
 class TestStatistics:
     @pytest.mark.parametrize("name", ["wrn-10-1", "convnet-d2-w16"])
     def test_stopped_every_few_batches(self, squeezed, tmp_path, name):

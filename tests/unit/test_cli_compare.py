@@ -217,10 +217,19 @@ class TestFormats:
             ("back\\slash", r"back\textbackslash{}slash"),
             ("-1.50 ± 0.2", r"$-$1.50 $\pm$ 0.2"),
             ("-", "-"),
+            ("sweep-zeta--1 | a---b", r"sweep-zeta-{}-1 \textbar{} a-{}-{}-b"),
         ],
     )
     def test_latex_prints_texts_as_they_are(self, text, escaped):
         assert escape_latex(text) == escaped
+
+    @pytest.mark.parametrize("form", ["markdown", "latex", "csv"])
+    def test_a_list_of_hundreds_is_cut_in_tables_for_people_alone(self, edc, tmp_path, form):
+        for project, names in (("one", ["a"]), ("two", [f"net{number}" for number in range(400)])):
+            make_run(tmp_path, project, [80.0], observers__synthesis=names)
+        output = edc("compare", "one", "two", "--format", form)[1]
+        assert "net0" in output and ("net399" in output) == (form == "csv")
+        assert form == "csv" or max(map(len, output.splitlines())) < 260
 
     @pytest.mark.parametrize("form", FORMATS[1:])
     def test_nothing_else_is_printed_also_when_a_plot_is_drawn(self, edc, runs, form):

@@ -8,7 +8,10 @@ import pytest
 from rich.console import Console
 
 from engine.commands.progress import Follower, LiveProgress, PlainProgress, make_progress
+from engine.files import write_json
 from engine.runs.events import EventLog, MetricsWriter, write_heartbeat
+from engine.runs.layout import read_object
+from engine.runs.liveness import take_lock
 from engine.runs.store import create_run
 
 
@@ -67,7 +70,29 @@ class TestFollower:
         assert follower.now.metrics == {}
 
 
+    def test_says_that_the_run_waits_and_reads_process_json_only_when_it_is_new(self, run, monkeypatch):
+        waits = {"device": "cpu", "file": "of another user"}
+        write_json(run.process, {"waits": waits})
+        follower, read = Follower(run), []
+        monkeypatch.setattr("engine.commands.progress.read_object", lambda path: read.append(path) or read_object(path))
+        with take_lock(run.run_lock):
+            for _ in range(3):
+                follower.look()
+                assert follower.now.waits == "waits until cpu is free"
+            assert read.count(run.process) == 1
+            write_json(run.process, {"waits": None})
+            follower.look()
+        assert (follower.now.waits, read.count(run.process)) == ("", 2)
+
+
 class TestPlainLines:
+    def test_the_line_of_a_run_that_waits_is_a_sentence(self, run):
+        screen = console()
+        write_json(run.process, {"waits": {"device": "cpu", "file": "of another user"}})
+        with take_lock(run.run_lock), PlainProgress(screen, run) as progress:
+            progress.tick()
+        assert screen.file.getvalue() == f"run {run.id} waits until cpu is free\n"
+
     def test_one_line_for_each_finished_step_and_log_line(self, run):
         shown, folder = console(), write_state(run)
         (folder / "done.json").write_text(json.dumps({"result": {"final": {"top1": 81.5}}}))

@@ -205,6 +205,17 @@ class TestResume:
         assert run.worker_log.read_text() == "resumed\n"
 
 
+class TestShow:
+    def test_of_a_run_that_has_not_begun_says_what_was_asked_for(self, edc, tmp_path):
+        asked = '[dataset]\nname = "digits"\n[condense]\nmethod = "edc"\nipc = 3\nseed = 1\n'
+        run = create_run(tmp_path / "projects", "foo", f'{asked}[frozen]\ndevice = "cpu"\nprecision = "float32"\n')
+        title, what, reason, *_ = edc("show", "foo")[1].splitlines()
+        assert title.split() == ["foo", run.id, "queued"]
+        assert what == "edc on digits, 3 images per class, seed 1, cpu in float32"
+        assert reason.startswith("was created but has not been started")
+        assert edc("list")[1].splitlines()[1].split()[:6] == ["foo", run.id, "queued", "edc", "digits", "3"]
+
+
 class TestRemove:
     def test_refuses_a_run_at_work_before_it_asks_about_any(self, edc, work, ended):
         runs = [ended(returncode=0), work()]
@@ -212,6 +223,11 @@ class TestRemove:
         assert (status, out) == (2, "")
         assert f"run {runs[1].id} is running" in err and "edc stop" in err
         assert all(run.folder.exists() for run in runs)
+
+    def test_a_run_that_is_named_twice_goes_once(self, edc, ended):
+        run = ended(returncode=0)
+        status, out, err = edc("remove", run.id, "foo", "--yes")
+        assert (status, out, err) == (0, f"removed projects/foo/runs/{run.id}\n", "")
 
     def test_a_run_that_is_just_being_started_stays(self, edc, ended):
         run = ended(returncode=75)

@@ -6,6 +6,8 @@ import tomllib
 
 import pytest
 
+from engine.commands.compare import said_spread
+from engine.commands.tables import percent
 from engine.errors import UserError
 from engine.project.resolve import flatten as flatten_sections
 from engine.project.resolve import resolve
@@ -14,7 +16,6 @@ from engine.runs.compare import (
     MISSING,
     OVER_RANDOM,
     Facts,
-    Spread,
     as_json,
     compare,
     difference,
@@ -23,9 +24,10 @@ from engine.runs.compare import (
     measurements,
     published_gaps,
     read_facts,
-    spread,
 )
+from engine.runs.spread import Spread, spread
 from engine.runs.store import create_run
+from engine.stages.summary import spread_facts
 
 NUMBER = iter(range(10**6))
 
@@ -190,6 +192,17 @@ class TestResults:
 
     def test_a_single_value_has_no_deviation(self):
         assert spread([3.0]) == Spread(3.0, None, 1)
+
+    def test_a_run_is_said_to_have_the_same_deviation_here_and_by_show(self):
+        # The deviation of the first is 5.24464: 5.245 in three digits, and 5.24 in two. The mean of the second is half a hundredth.
+        for percents in ([70.0055648303, 59.5993322204, 63.6616583194], [67.11, 67.12], [100 / 3, 200 / 3, 100 / 7]):
+            summary = {"results": [result("condensed", dict(enumerate(percents))) | {"top1": spread_facts(percents)}]}
+            read_again = Facts("r", "p", "/p/r", "done", {}, json.loads(json.dumps(summary)))
+            (row,) = (row for row in compare([read_again]).rows if row.name[2] == "top1")
+            shown = summary["results"][0]["top1"]
+            assert said_spread(row.cells[0].value) == percent(shown)
+            assert row.cells[0].value.as_json().items() <= shown.items()
+        assert percent(spread_facts([70.0055648303, 59.5993322204, 63.6616583194])) == "64.42 ± 5.24"
 
     @pytest.mark.parametrize(
         "broken",

@@ -26,7 +26,7 @@ from engine.runs.store import (
     open_run,
     read_run_toml,
 )
-from engine.runs.text import printable
+from engine.runs.text import printable, typed
 
 TOML = '[project]\ntitle = "x"\n\n[frozen]\nproject_fingerprint = "abc"\n'
 
@@ -47,6 +47,17 @@ STOPPED = {"t": 1.0, "pid": 5, "returncode": 75, "signal": None}
 
 def create_some(projects, count, queue):
     queue.put([create_run(projects, "foo", TOML).id for _ in range(count)])
+
+
+def remove_all(runs, start, queue):
+    start.wait()
+    try:
+        for run in runs:
+            delete_run(run)
+    except (UserError, RunError) as error:
+        queue.put(str(error))
+    else:
+        queue.put(None)
 
 
 class TestCreating:
@@ -187,6 +198,20 @@ class TestListing:
         (item,) = list_runs(tmp_path)
         assert (item.problem, item.summary, item.status.word) == ("summary.json is empty", {}, "done")
 
+    def test_whether_a_resume_mends_what_is_broken_is_told(self, tmp_path):
+        make_run(tmp_path, "foo", "20260102-000000-aaaa", exit=DONE, summary="")
+        make_run(tmp_path, "foo", "20260101-000000-aaaa", toml="", exit=DONE)
+        assert [(item.problem, item.mendable) for item in list_runs(tmp_path)] == [
+            ("summary.json is empty", True),
+            ("run.toml is empty", False),
+        ]
+
+    def test_a_run_that_waits_and_has_no_summary_yet_is_listed_with_what_was_asked_for(self, tmp_path):
+        toml = '[dataset]\nname = "digits"\n[condense]\nmethod = "edc"\nipc = 3\nseed = 0\n[frozen]\ndevice = "cpu"\n'
+        make_run(tmp_path, "foo", "20260101-000000-aaaa", toml=toml)
+        (item,) = list_runs(tmp_path)
+        assert (item.summary, item.problem) == ({"dataset": "digits", "method": "edc", "ipc": 3, "seed": 0, "device": "cpu"}, None)
+
     @pytest.mark.parametrize(("toml", "problem"), [("", "is empty"), ("a = ", "is not valid TOML"), (None, "is missing")])
     def test_a_broken_run_toml_is_told(self, tmp_path, toml, problem):
         make_run(tmp_path, "foo", "20260102-000000-aaaa", toml=toml, exit=DONE)
@@ -232,6 +257,14 @@ class TestFinding:
         copy.mkdir(parents=True)
         (copy / "summary.json").write_text('{"project": "foo"}')
         assert find_run(projects, str(copy)).project == "foo"
+
+    def test_by_the_folder_of_its_project_as_a_shell_completes_it(self, projects, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        for text in (f"{projects}/foo/", "./foo", "foo/"):
+            assert find_run(tmp_path / "other projects", text).id == "20260102-000000-bbbb"
+        (projects / "new" / "runs").mkdir(parents=True)
+        with pytest.raises(UserError, match="project new has no runs yet"):
+            find_run(tmp_path, "new/")
 
     @pytest.mark.parametrize(
         ("text", "words"),
@@ -290,6 +323,23 @@ class TestDeleting:
         delete_run(run)
         assert list(run.folder.parent.iterdir()) == []
 
+    def test_processes_that_remove_the_same_runs_at_once_are_not_in_each_others_way(self, tmp_path):
+        for turn in range(5):
+            runs = [make_run(tmp_path, "foo", f"20260101-00000{number}-aaaa", exit=DONE) for number in range(3)]
+            for run in runs:
+                for number in range(40):
+                    (run.stage_folder(1, "squeeze", str(number))).mkdir(parents=True)
+            context = multiprocessing.get_context("fork")
+            start, queue = context.Barrier(4), context.Queue()
+            removers = [context.Process(target=remove_all, args=(runs[shift % 3 :] + runs, start, queue)) for shift in range(4)]
+            for process in removers:
+                process.start()
+            errors = [queue.get(timeout=60) for _ in removers]
+            for process in removers:
+                process.join()
+            assert (turn, errors) == (turn, [None] * 4)
+            assert list((tmp_path / "foo" / "runs").iterdir()) == []
+
     def test_a_run_that_is_alive_stays(self, tmp_path):
         run = make_run(tmp_path, "foo", "20260101-000000-aaaa")
         with take_lock(run.run_lock), pytest.raises(UserError, match="stop it first"):
@@ -340,6 +390,9 @@ class TestPrintable:
     def test_no_control_character_survives(self, text, shown):
         assert printable(text) == shown
         printable(text).encode()
+
+    def test_a_word_of_a_command_is_quoted_where_a_shell_asks_for_it(self):
+        assert [typed(word) for word in ("quickstart", "my set&1", "a\nb")] == ["quickstart", "'my set&1'", "'a b'"]
 
     def test_long_text_ends_in_an_ellipsis(self):
         assert printable("a" * 100, 10) == "a" * 9 + "…"

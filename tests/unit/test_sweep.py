@@ -253,6 +253,26 @@ class TestDryRun:
         assert [point["values"] for point in facts["points"]] == [{"evaluate.zeta": 1}, {"evaluate.zeta": 2}]
         assert facts["points"][1]["own"] == 4
 
+    def test_csv_and_markdown_are_what_was_asked_for(self, edc, project):
+        words = ("sweep", "tiny", "--over", "evaluate.zeta=1,2", "--dry-run", "--format")
+        lines = edc(*words, "csv")[1].splitlines()
+        assert lines[0] == "project,evaluate.zeta,steps,cached,shared,own,run,status"
+        assert lines[1:] == ["tiny-zeta-1,1,8,0,0,8,,to do", "tiny-zeta-2,2,8,0,4,4,,to do"]
+        lines = edc(*words, "markdown")[1].splitlines()
+        assert lines[0] == "| project | zeta | steps | cached | shared | own | status |"
+        assert lines[2:] == ["| tiny-zeta-1 | 1 | 8 | 0 | 0 | 8 | to do |", "| tiny-zeta-2 | 2 | 8 | 0 | 4 | 4 | to do |"]
+
+    def test_two_steps_of_a_point_that_are_the_same_work_are_one_to_compute(self, edc, project, monkeypatch):
+        # Of a method that optimises, the real images it starts from are those of the random control.
+        project.write_text(PROJECT.replace('method = "random"', 'method = "edc"'))
+        words = ("sweep", "tiny", "--over", "evaluate.zeta=1,2", "--dry-run", "--json")
+        points = json.loads(edc(*words)[1])["points"]
+        assert all(point["shared"] + point["own"] == point["steps"] for point in points)
+        assert points[0]["shared"] == 1
+        monkeypatch.setattr("engine.commands.request.in_cache", lambda step, cache: True)
+        cached = json.loads(edc(*words)[1])["points"]
+        assert [(point["cached"], point["shared"], point["own"]) for point in cached] == [(point["steps"], 0, 0) for point in points]
+
 
 def done_run(project, name, zeta, top1):
     """Write a run as one of a point that is done, and return its id."""

@@ -7,8 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from small_datasets import write_cifar10
 
+from engine.commands.request import make_request
 from engine.errors import UserError
+from engine.project.frozen import freeze
 from engine.runs.events import EventLog, read_all
 from engine.runs.liveness import take_lock
 from engine.runs.process import SUPERVISOR_PID, supervise
@@ -72,6 +75,24 @@ class TestPlanOfARun:
         with pytest.raises(UserError, match=words) as caught:
             worker.plan_of_run(run)
         assert "\n" not in str(caught.value)
+
+    def test_finds_the_data_where_the_run_began_with_them_whatever_this_shell_says(self, tmp_path, monkeypatch):
+        first, other, projects = tmp_path / "first", tmp_path / "other", tmp_path / "projects"
+        write_cifar10(first / "cifar10")
+        projects.mkdir()
+        (projects / "foo.toml").write_text('schema = 1\n[dataset]\nname = "cifar10"\n[condense]\nmethod = "random"\nipc = 1\n')
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("EDC_DATA", "first")  # as one types it; the run's other processes may have another working folder
+        request = make_request(projects / "foo.toml")
+        run = create_run(projects, "foo", freeze(request.resolved, request.plan, until="evaluate"))
+        write_cifar10(other / "cifar10", per_batch=20)
+        monkeypatch.setenv("EDC_DATA", str(other))
+        monkeypatch.chdir(other)
+        assert worker.plan_of_run(run)[0].source.paths == request.plan.source.paths
+        (other / "cifar10").rename(other / "gone")
+        first.rename(tmp_path / "moved")  # as on another machine, whose data lie elsewhere
+        monkeypatch.setenv("EDC_DATA", str(tmp_path / "moved"))
+        assert worker.plan_of_run(run)[0].source.fingerprint == request.plan.source.fingerprint
 
     def test_reaches_the_person_as_the_reason_of_the_status(self, run):
         assert supervise(run.folder) == 2
