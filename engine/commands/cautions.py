@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from engine.commands.request import Request
 from engine.commands.tables import count, size
+from engine.project.evaluations import label_regime
 from engine.project.plan import told
 from engine.project.planner import estimated_bytes
-from engine.project.protocols import label_regime
 from engine.project.resolve import flatten
 from engine.project.warnings import Machine, Warning, warnings
 from engine.runs.estimates import estimate, past_work, work_of

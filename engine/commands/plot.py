@@ -92,11 +92,11 @@ def draw_plot(comparison: Comparison, path: Path) -> None:
 
 
 def _is_accuracy(curve: Curve) -> bool:
-    return curve.metric == "top1" and curve.set == "condensed"
+    return curve.metric == "top1" and curve.set == "condensed" and not curve.ending
 
 
 def _is_loss(curve: Curve, stage: str) -> bool:
-    return curve.metric == "loss" and curve.stage == stage and (stage == "synthesise" or curve.set == "condensed")
+    return curve.metric == "loss" and curve.stage == stage and (stage == "synthesise" or (curve.set == "condensed" and not curve.ending))
 
 
 def _style(index: int) -> dict[str, object]:

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 from engine.commands.progress import Follower, progress_line
 from engine.commands.tables import Column, count, percent, print_fields, print_table, seconds, shortest, size, styled_status
 from engine.errors import UserError
+from engine.project.protocols import HARD, PUBLISHED
 from engine.runs.events import number
 from engine.runs.layout import Run, read_object
+from engine.runs.results import evaluation_of, evaluation_words, headline, set_place
+from engine.runs.scores import AS_RANDOM
 from engine.runs.status import RunStatus, run_status
 from engine.runs.store import asked_for, read_run_toml
 from engine.runs.text import printable
@@ -19,7 +22,8 @@ if TYPE_CHECKING:
 
     from engine.runs.compare import Gap
 
-SET_ORDER = ("condensed", "random", "full")
+LRS_PARTS = (("ior", "over random"), ("hlr", "hard labels behind the whole dataset"))
+ARS_PARTS = (("augmented", "over random"), ("plain", "without augmentation"))
 
 
 def facts_of(run: Run) -> dict[str, Any]:
@@ -82,7 +86,7 @@ def print_report(console: "Console", run: Run) -> None:
         console.print()
         _print_stages(console, stages, alive=status.alive)
     console.print()
-    print_fields(console, [*_observers(facts), *_condensed(facts)])
+    print_fields(console, [*_score_lines(facts), *_observers(facts), *_condensed(facts)])
     _print_files(console, [shortest(path) for path in _files(run, facts)])
 
 
@@ -131,17 +135,22 @@ def _print_results(console: "Console", results: list[dict[str, Any]], gaps: "lis
         Column("top-5 %", "right", drop=1),
         Column("seeds", "right", drop=2),
     ]
-    ordered = sorted(results, key=lambda row: (str(row.get("student")), SET_ORDER.index(row["set"]) if row.get("set") in SET_ORDER else 9))
-    rows, last = [], None
+    ordered = sorted(results, key=lambda row: (str(row.get("student")), _evaluation_place(row), set_place(str(row.get("set")))))
+    several = len({evaluation_words(row) for row in ordered}) > 1
+    rows, last_student, last_words = [], None, None
     for row in ordered:
-        student = printable(row.get("student"))
+        student, words = printable(row.get("student")), evaluation_words(row)
+        if several and (student, words) != (last_student, last_words):
+            rows.append([Text(student if student != last_student else ""), Text(printable(words), "italic"), *[""] * 6])
+            last_student = student
         style = "bold" if row.get("set") == "condensed" else ""
         gain = percent(row.get("over_random"), signed=True)
-        held = [gap for gap in gaps if (gap.figure.set, gap.figure.student) == (row.get("set"), row.get("student"))]
+        own = headline(results, str(row.get("set")), str(row.get("student"))) is row
+        held = [gap for gap in gaps if own and (gap.figure.set, gap.figure.student) == (row.get("set"), row.get("student"))]
         published, *further = [[gap.figure.printed, f"{gap.gap:+.2f}"] for gap in held] or [["", ""]]
         rows.append(
             [
-                student if student != last else "",
+                student if student != last_student else "",
                 Text(printable(row.get("set")), style),
                 Text(percent(row.get("top1")), style),
                 Text(gain, "green" if gain.startswith("+") else "red"),
@@ -151,8 +160,40 @@ def _print_results(console: "Console", results: list[dict[str, Any]], gaps: "lis
             ]
         )
         rows += [["", "", "", "", *texts, "", ""] for texts in further]
-        last = student
+        last_student, last_words = student, words
     print_table(console, columns, rows)
+
+
+def _evaluation_place(row: dict[str, Any]) -> tuple[Any, ...]:
+    """Return where an evaluation stands among those of a student: the method's own first."""
+    protocol, labels, augmented = evaluation_of(row)
+    return protocol != PUBLISHED, not augmented, labels == HARD, labels
+
+
+def _score_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """Say DD-Ranking's scores of every student, each with its parts, as far as what they need was measured."""
+    fields = []
+    for score in _rows(facts.get("scores")):
+        whose = f"{printable(score.get('student'))}, {printable(score.get('protocol'))} protocol"
+        for name, parts in (("lrs", LRS_PARTS), ("ars", ARS_PARTS)):
+            found = score.get(name)
+            sweep = [_mean(value) for value in found["by_weight"].values()] if _is_scored(found) else []
+            if not sweep or None in sweep:
+                continue
+            told = [f"{words} {100 * part:+.2f} points" for key, words in parts if (part := _mean(found.get(key))) is not None]
+            weights = f"{sweep[0]:.3f} to {sweep[-1]:.3f} by its weight"
+            text = f"{sweep[len(sweep) // 2]:.3f}, {weights}; {', '.join(told)}; as good as random is {AS_RANDOM:.3f} ({whose})"
+            fields.append((name.upper(), text))
+    return fields
+
+
+def _is_scored(found: object) -> bool:
+    """Say whether a summary's score has its values by weight."""
+    return isinstance(found, dict) and isinstance(found.get("by_weight"), dict)
+
+
+def _mean(spread: object) -> float | None:
+    return number(spread.get("mean")) if isinstance(spread, dict) else None
 
 
 def _print_stages(console: "Console", stages: dict[str, Any], *, alive: bool) -> None:

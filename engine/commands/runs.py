@@ -16,6 +16,7 @@ from engine.errors import UserError
 from engine.runs.events import Tail
 from engine.runs.layout import Run
 from engine.runs.process import GRACE_SECONDS, request_stop
+from engine.runs.results import headlines
 from engine.runs.status import exit_status, run_status
 from engine.runs.store import Listing, delete_run, find_run, list_runs, refuse_removal
 from engine.runs.text import duration, printable
@@ -81,10 +82,7 @@ def _list_row(listing: Listing, now: float) -> list[Any]:
 
 def best_condensed(summary: dict[str, Any]) -> dict[str, Any] | None:
     """Return the top-1 of the student that does best on the condensed set, as mean and deviation over seeds; None without one."""
-    results = summary.get("results")
-    rows = (
-        [row.get("top1") for row in results if isinstance(row, dict) and row.get("set") == "condensed"] if isinstance(results, list) else []
-    )
+    rows = [row.get("top1") for row in headlines(summary.get("results"), "condensed")]
     spreads = [row for row in rows if isinstance(row, dict) and isinstance(row.get("mean"), int | float)]
     return max(spreads, key=lambda spread: spread["mean"], default=None)
 

@@ -11,6 +11,7 @@ from engine.commands.tables import Column, count, escape_markdown, make_console,
 from engine.project.sweep import Point, Sweep, said_value, short_keys
 from engine.runs.events import number
 from engine.runs.layout import Run, read_object
+from engine.runs.results import headline
 from engine.runs.status import run_status
 from engine.runs.text import printable
 
@@ -59,14 +60,13 @@ def _results(summary: dict[str, Any], request: Request) -> list[dict[str, Any]]:
         for held in held_against(flatten(request.resolved.project.model_dump()))
         if held.figure.set == "condensed"
     }
-    found = summary.get("results")
-    results = [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
     rows = []
     for student in request.resolved.project.evaluate.students:
         row: dict[str, Any] = {"student": student}
-        for one in results:
-            if one.get("student") == student and one.get("set") in ("condensed", "random"):
-                row[one["set"]] = one.get("top1")
+        for set_name in ("condensed", "random"):
+            one = headline(summary.get("results"), set_name, student)
+            if one is not None:
+                row[set_name] = one.get("top1")
                 row |= {"over_random": one["over_random"]} if "over_random" in one else {}
         rows.append(row | ({"published": published[student]} if student in published else {}))
     return rows

@@ -8,8 +8,9 @@ from engine.data.header import read_header
 from engine.errors import UserError
 from engine.files import digest
 from engine.project.checks import has_effect, student_learning_rate, value_of
+from engine.project.evaluations import Evaluation, evaluations, label_regime
 from engine.project.plan import STAGES, VERSIONS, Plan, Step
-from engine.project.protocols import HARD, PUBLISHED, Evaluation, evaluations, label_regime
+from engine.project.protocols import HARD, PUBLISHED
 from engine.project.schema import SECTIONS, Project
 
 if TYPE_CHECKING:

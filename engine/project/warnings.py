@@ -10,9 +10,10 @@ from typing import Any
 from engine.errors import UserError
 from engine.models.registry import normalisation, parameter_count
 from engine.project.checks import has_effect
+from engine.project.evaluations import label_regime
 from engine.project.plan import Plan, Step
 from engine.project.planner import estimated_bytes
-from engine.project.protocols import HARD, label_regime
+from engine.project.protocols import HARD
 
 SHORT_UPDATES = 200  # fewer leave a student of this field far from what its images can teach
 LONG_SECONDS = 3600.0

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from engine.project.published import Figure, changed_settings, held_against
 from engine.runs.events import number
 from engine.runs.layout import Run, read_object
+from engine.runs.results import base_set, headlines, own_regimes, result_name, set_place
 from engine.runs.spread import Spread, spread
 from engine.runs.status import run_status
 from engine.runs.store import read_run_toml
@@ -24,8 +25,8 @@ IGNORED = re.compile(
     r"schema|title|dataset\.root|condense\.published|compute\..*|frozen\.(?!(data_fingerprint|resolution|device|precision)$).*", re.DOTALL
 )
 METRICS = ("top1", "top5", "best_on_test")
-SETS = ("condensed", "random", "full")
 OVER_RANDOM = "over_random"
+OF_THE_RUN = ("condensed", "initial")  # sets that follow from condense.seed
 TOTAL = "total"  # of all stages' seconds
 BYTES = ("images", "labels", "peak_memory")
 
@@ -167,14 +168,15 @@ def _without_effect(values: Mapping[str, Any]) -> tuple[frozenset[str], frozense
 def compare(runs: Sequence[Facts], *, baseline: Facts | None = None) -> Comparison:
     """Compare runs (each once, in the order given); the baseline's column comes first, whether or not it is among them."""
     ordered = list({facts.folder: facts for facts in ([baseline] if baseline else []) + list(runs)}.values())
-    groups = group_runs(ordered)
+    regimes = own_regimes(row for facts in ordered for row in _objects(facts.summary.get("results")))
+    groups = group_runs(ordered, regime=len(regimes) > 1)
     against = groups[0] if baseline else None
     rows = [*_result_rows(groups, against), *_cost_rows(groups, against)]
     return Comparison(tuple(groups), against is not None, tuple(_settings(groups)), tuple(rows), tuple(published_gaps(groups)))
 
 
-def group_runs(runs: Sequence[Facts]) -> list[Group]:
-    """Group runs that differ in nothing but their seeds, in order of their first run.
+def group_runs(runs: Sequence[Facts], *, regime: bool = False) -> list[Group]:
+    """Group runs that differ in nothing but their seeds, in order of their first run; `regime` names the labels of every result.
 
     Runs that say different things of the same seeds are kept apart: something differs that no setting tells.
     """
@@ -189,7 +191,7 @@ def group_runs(runs: Sequence[Facts]) -> list[Group]:
             keys.append(key)
         else:
             members[index].append(facts)
-    return [_group(label, group) for label, group in zip(_labels(members), members, strict=True)]
+    return [_group(label, group, regime=regime) for label, group in zip(_labels(members), members, strict=True)]
 
 
 def _labels(members: Sequence[Sequence[Facts]]) -> list[str]:
@@ -205,9 +207,9 @@ def _labels(members: Sequence[Sequence[Facts]]) -> list[str]:
     return labels
 
 
-def _group(label: str, runs: Sequence[Facts]) -> Group:
+def _group(label: str, runs: Sequence[Facts], *, regime: bool) -> Group:
     values = {key: _distinct(facts.values[key] for facts in runs if key in facts.values) for facts in runs for key in facts.values}
-    return Group(label, tuple(runs), values, _merged(runs))
+    return Group(label, tuple(runs), values, _merged(runs, regime=regime))
 
 
 def _distinct(values: Iterable[Any]) -> tuple[Any, ...]:
@@ -222,14 +224,18 @@ def _distinct(values: Iterable[Any]) -> tuple[Any, ...]:
         return tuple(found)
 
 
-def measurements(facts: Facts) -> dict[tuple[str, str, str], dict[Pair, float]]:
-    """Return what a run measured: (set, student, metric) -> pair of seeds -> percent, with the gain over random where both are there."""
+def measurements(facts: Facts, *, regime: bool = False) -> dict[tuple[str, str, str], dict[Pair, float]]:
+    """Return what a run measured: (set, student, metric) -> pair of seeds -> percent, with the gain over random where both are there.
+
+    A set under another evaluation than the method's own is named after it (`engine.runs.results`).
+    """
     found: dict[tuple[str, str, str], dict[Pair, float]] = {}
     seed_of_set = facts.values.get("condense.seed")
     for row in _objects(facts.summary.get("results")):
         set_name, student, seeds = str(row.get("set")), str(row.get("student")), row.get("seeds")
         # A control has no condensed set, so its seed is that of its training alone.
-        first = seed_of_set if set_name == "condensed" and isinstance(seed_of_set, int) else None
+        first = seed_of_set if set_name in OF_THE_RUN and isinstance(seed_of_set, int) else None
+        set_name = result_name(row, regime=regime)
         for metric in METRICS:
             values = row[metric].get("values") if isinstance(row.get(metric), dict) else None
             if isinstance(values, list) and isinstance(seeds, list) and len(values) == len(seeds):
@@ -255,19 +261,19 @@ def _over_random(measured: Mapping[tuple[str, str, str], dict[Pair, float]]) -> 
     """Return the gain of the condensed set over random real images, training seed by training seed."""
     gains = {}
     for (set_name, student, metric), pairs in measured.items():
-        control = measured.get(("random", student, "top1"), {})
-        if (set_name, metric) == ("condensed", "top1"):
+        control = measured.get((set_name.replace("condensed", "random", 1), student, "top1"), {})
+        if (base_set(set_name), metric) == ("condensed", "top1"):
             shared = {(first, seed): value - control[None, seed] for (first, seed), value in pairs.items() if (None, seed) in control}
             if shared:
-                gains["condensed", student, OVER_RANDOM] = shared
+                gains[set_name, student, OVER_RANDOM] = shared
     return gains
 
 
-def _merged(runs: Iterable[Facts]) -> dict[tuple[str, str, str], dict[Pair, float]]:
+def _merged(runs: Iterable[Facts], *, regime: bool) -> dict[tuple[str, str, str], dict[Pair, float]]:
     """Return the measurements of several runs; what two of them have is counted once."""
     merged: dict[tuple[str, str, str], dict[Pair, float]] = {}
     for facts in runs:
-        for name, pairs in measurements(facts).items():
+        for name, pairs in measurements(facts, regime=regime).items():
             merged[name] = pairs | merged.get(name, {})
     return merged | _over_random(merged)
 
@@ -276,7 +282,9 @@ def _contradict(runs: Sequence[Facts], facts: Facts) -> bool:
     """Say whether a run has another accuracy of its condensed set than one of `runs` for the same seeds."""
     mine = measurements(facts)
     return any(
-        name[0] == "condensed" and name[2] in METRICS and any(pairs[pair] != mine[name][pair] for pair in pairs.keys() & mine[name].keys())
+        base_set(name[0]) == "condensed"
+        and name[2] in METRICS
+        and any(pairs[pair] != mine[name][pair] for pair in pairs.keys() & mine[name].keys())
         for other in runs
         for name, pairs in measurements(other).items()
         if name in mine
@@ -315,12 +323,12 @@ def _result_rows(groups: Sequence[Group], baseline: Group | None) -> list[Row]:
     students = list(dict.fromkeys(student for group in groups for _, student, _ in group.measured))
     metrics = (*METRICS[:1], OVER_RANDOM, *METRICS[1:])
 
-    def place(name: tuple[str, str, str]) -> tuple[int, int, str, int]:
-        return students.index(name[1]), SETS.index(name[0]) if name[0] in SETS else len(SETS), name[0], metrics.index(name[2])
+    def place(name: tuple[str, str, str]) -> tuple[Any, ...]:
+        return students.index(name[1]), set_place(name[0]), metrics.index(name[2])
 
     rows = []
     for name in sorted(names, key=place):
-        better: Better | None = "up" if name[0] == "condensed" else None
+        better: Better | None = "up" if base_set(name[0]) == "condensed" else None
         against = baseline.measured.get(name) if baseline else None
         cells = [_result_cell(group, name, None if group is baseline else against) for group in groups]
         rows.append(Row("results", name, better, _with_best(cells, better)))
@@ -402,12 +410,19 @@ def published_gaps(groups: Sequence[Group]) -> list[Gap]:
         values = group.runs[0].values
         for held in held_against(values):
             figure = held.figure
-            measured = group.measured.get((figure.set, figure.student, "top1"))
+            measured = _headline(group, figure.set, figure.student)
             if measured:
                 value = spread(list(measured.values()))
                 changed = tuple(changed_settings(values, figure)) if figure.set == "condensed" else ()
                 gaps.append(Gap(index, figure, held.named, value, value.mean - figure.top1, changed))
     return gaps
+
+
+def _headline(group: Group, set_name: str, student: str) -> dict[Pair, float] | None:
+    """Return the top-1 of a set in a column under the method's own evaluation, whatever its labels are called."""
+    rows = [row for facts in group.runs for row in headlines(facts.summary.get("results"), set_name) if row.get("student") == student]
+    names = [result_name(row, regime=regime) for row in rows for regime in (False, True)]
+    return next((group.measured[key] for name in names if (key := (name, student, "top1")) in group.measured), None)
 
 
 def as_json(comparison: Comparison, *, every: bool = False) -> dict[str, Any]:

@@ -6,18 +6,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from engine.project.protocols import SETS
 from engine.runs.events import read_all, read_metrics
 from engine.runs.layout import Run
 
 LIMIT = 400
-_EVALUATION = re.compile(r"(condensed|random|full)-(.+)-seed(\d+)")
+_EVALUATION = re.compile(rf"({'|'.join(SETS)})-(.+)-seed(\d+)(-.+)?")  # the ending: another protocol, other labels, a search
 
 
 @dataclass(frozen=True)
 class Curve:
     """A metric over the steps of one piece of a stage: iterations of synthesise, epochs of evaluate.
 
-    `set`, `student` and `seed` say whose training it is, and are None outside evaluate. `values` may hold NaN and infinities.
+    `set`, `student` and `seed` say whose training it is, and are None outside evaluate; `ending` is empty for the method's own
+    evaluation. `values` may hold NaN and infinities.
     """
 
     stage: str
@@ -28,6 +30,7 @@ class Curve:
     set: str | None = None
     student: str | None = None
     seed: int | None = None
+    ending: str = ""
 
 
 def curves(run: Run, *, limit: int = LIMIT) -> list[Curve]:
@@ -37,7 +40,9 @@ def curves(run: Run, *, limit: int = LIMIT) -> list[Curve]:
         stage, step = path.parent.parent.name.partition("-")[2], path.parent.name
         rows = read_metrics(read_all(path))
         evaluation = _EVALUATION.fullmatch(step) if stage == "evaluate" else None
-        whose: dict[str, Any] = {"set": evaluation[1], "student": evaluation[2], "seed": int(evaluation[3])} if evaluation else {}
+        whose: dict[str, Any] = {}
+        if evaluation:
+            whose = {"set": evaluation[1], "student": evaluation[2], "seed": int(evaluation[3]), "ending": evaluation[4] or ""}
         for metric in dict.fromkeys(metric for row in rows for metric in row.values):
             points = reduced(_forwards((row.step, row.values[metric]) for row in rows if metric in row.values), limit)
             found.append(Curve(stage, step, metric, tuple(step for step, _ in points), tuple(value for _, value in points), **whose))

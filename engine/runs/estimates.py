@@ -11,7 +11,8 @@ from typing import Any
 
 from engine.errors import UserError
 from engine.files import FileMark, file_mark
-from engine.project.protocols import HARD, common_values
+from engine.project.evaluations import common_values
+from engine.project.protocols import HARD
 from engine.runs.events import number
 from engine.runs.layout import Run, read_object, tables
 from engine.runs.store import all_runs, read_run_toml

@@ -4,7 +4,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.runs.compare import METRICS, OVER_RANDOM, SETS, Comparison, Group, Row
+from engine.runs.compare import METRICS, OVER_RANDOM, Comparison, Group, Row
+from engine.runs.results import set_place
 from engine.runs.spread import Spread
 
 MEASURES = (("condensed", "top1"), ("condensed", OVER_RANDOM), ("condensed", "top5"), ("random", "top1"), ("full", "top1"))
@@ -37,7 +38,7 @@ class Matrix:
 def measures(comparison: Comparison) -> list[tuple[str, str]]:
     """Return the (set, metric) pairs that any column has measured, the usual ones first."""
     found = {(row.name[0], row.name[2]) for row in comparison.rows if row.kind == "results"}
-    others = sorted(found - set(MEASURES), key=lambda pair: (SETS.index(pair[0]) if pair[0] in SETS else 9, pair))
+    others = sorted(found - set(MEASURES), key=lambda pair: (set_place(pair[0]), pair[1]))
     return [pair for pair in MEASURES if pair in found] + [pair for pair in others if pair[1] in METRICS]
 
 

@@ -3,9 +3,10 @@
 from typing import Any
 
 from engine.files import write_json
+from engine.project.evaluations import label_regime
 from engine.project.plan import STAGES, Plan, Step, told
 from engine.project.planner import estimated_bytes
-from engine.project.protocols import HARD, PUBLISHED, SETS, label_regime
+from engine.project.protocols import HARD, PUBLISHED, SETS
 from engine.runs.layout import Run
 from engine.runs.scores import scores
 from engine.runs.spread import spread, written
@@ -146,7 +147,7 @@ class Summary:
     def _results(self) -> list[dict[str, Any]]:
         """Return one row for each set, student and evaluation: mean and deviation (ddof 1) over the seeds finished so far, in percent.
 
-        A set that was also drawn as random real images has its gain over them, under the same labels and recipe, in `over_random`.
+        Every set but the whole dataset has its gain over random real images under the same labels and recipe in `over_random`.
         """
         rows: dict[tuple[Any, ...], list[Step]] = {}
         for step in self._steps("evaluate"):
@@ -155,7 +156,7 @@ class Summary:
         results = [self._result(dict(zip(ROW, key, strict=True)), steps) for key, steps in rows.items()]
         for row in results:
             control = next((other for other in results if _same(row, other) and other["set"] == "random"), None)
-            if row["set"] != "random" and control is not None:
+            if row["set"] not in ("random", "full") and control is not None:
                 row["over_random"] = paired_difference(row, control)
         return sorted(results, key=_place)
 

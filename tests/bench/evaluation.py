@@ -85,7 +85,8 @@ def facts_line(summary: Mapping[str, Any]) -> str:
     updates = {row["labels"] + ", " + row["protocol"]: row["updates"] for row in summary["results"] if row["set"] == "condensed"}
     observers = ", ".join(f"{name} {accuracy:.1f} %" for name, accuracy in summary["observers"].items())
     counts = ", ".join(f"{count} ({name})" for name, count in updates.items())
-    return f"{summary['dataset']}, {summary['ipc']} images per class, {summary['device']} {summary['precision']}; {observers}; updates {counts}"
+    where = f"{summary['dataset']}, {summary['ipc']} images per class, {summary['device']} {summary['precision']}"
+    return f"{where}; {observers}; updates {counts}"
 
 
 def run_all(asked: argparse.Namespace) -> tuple[dict[int, dict[str, dict[str, Any]]], int]:
@@ -142,7 +143,8 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     for ipc, summaries in found.items():
-        print(f"\n{ipc} images per class\n\n{ipc_table(summaries, markdown=asked.markdown)}\n\n{facts_line(next(iter(summaries.values())))}")
+        told = facts_line(next(iter(summaries.values())))
+        print(f"\n{ipc} images per class\n\n{ipc_table(summaries, markdown=asked.markdown)}\n\n{told}")
     return status
 
 
