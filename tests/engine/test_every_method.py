@@ -34,6 +34,8 @@ SETTINGS = {
     "evaluate.epochs": 4,
     "evaluate.batch_size": 10,
     "evaluate.every": 4,
+    "evaluate.controls": ["random"],
+    "evaluate.hard_labels": False,
     "compute.threads": 1,
 }
 TWO = ["resnet18-w8", "convnet-d1-w8"]

@@ -73,6 +73,10 @@ TOGGLES = {
     "initialise": [
         ("initialise.source", "noise", {}),
         ("initialise.source", "rded", {}),
+        ("initialise.source", "easy", {}),
+        ("initialise.source", "medium", {}),
+        ("initialise.source", "herding", {}),
+        ("initialise.source", "k-center", {}),
         ("initialise.replacement", "always", {}),
         ("initialise.replacement", "usage", {}),
         ("initialise.flip", False, {}),
@@ -156,6 +160,8 @@ BY_THEMSELVES = {
     *(("synthesise.enabled", False), ("evaluate.select", "best_on_test"), ("evaluate.without_augmentation", True)),
     *(("labels.mode", mode) for mode in ("stored", "fixed", "given")),  # given: test_soft_labels
     ("evaluate.search_learning_rates", None),
+    *(("initialise.source", "files"), ("initialise.path", None)),  # test_initialise
+    *(("evaluate.protocol", choice) for choice in ("common", "both")),  # test_plan
 }
 # No choice of a method: what is measured and how often, and what must not change a result.
 NO_TOGGLES = {
@@ -165,6 +171,9 @@ NO_TOGGLES = {
     "evaluate.seeds",
     "evaluate.every",
     "evaluate.controls",
+    "evaluate.hard_labels",
+    "evaluate.common_epochs",
+    "evaluate.common_teacher",
     "evaluate.full_epochs",
     "evaluate.full_batch_size",
 }
