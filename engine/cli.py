@@ -331,6 +331,7 @@ def compare(
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Show every setting and measurement, not only settings that differ.")] = False,
     form: Annotated[str, typer.Option("--format", metavar="FORMAT", help="table, csv, markdown, latex or json.")] = "table",
+    matrix: Annotated[bool, typer.Option("--matrix", help="Show accuracies alone, as students by runs (cross-architecture).")] = False,
     plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw loss and accuracy curves to a .svg or .png.")] = None,
     as_json: JsonOption = False,
     projects: ProjectsOption = None,
@@ -352,7 +353,7 @@ def compare(
     folder = _folder(context, projects)
     against = None if baseline is None else named_run(folder, baseline)
     runs = [named_run(folder, text) for text in run]
-    compare_command(runs, baseline=against, every=every, form="json" if as_json else form, plot=plot)
+    compare_command(runs, baseline=against, every=every, form="json" if as_json else form, plot=plot, matrix=matrix)
 
 
 @app.command()

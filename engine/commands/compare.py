@@ -10,6 +10,7 @@ from engine.errors import UserError
 from engine.project.published import paper, table_label
 from engine.runs.compare import IDLE, MISSING, OVER_RANDOM, Comparison, Gap, Group, Row, Setting, as_json, compare, read_facts
 from engine.runs.layout import Run
+from engine.runs.matrix import accuracies, cross_architecture
 from engine.runs.spread import Spread
 from engine.runs.text import printable
 
@@ -45,8 +46,10 @@ class Line:
     head: bool = False
 
 
-def compare_command(runs: Sequence[Run], *, baseline: Run | None, every: bool, form: str, plot: Path | None) -> None:
-    """Print runs side by side in one of FORMATS, and draw their curves where `plot` names a file.
+def compare_command(
+    runs: Sequence[Run], *, baseline: Run | None, every: bool, form: str, plot: Path | None, matrix: bool = False
+) -> None:
+    """Print runs side by side in one of FORMATS, `matrix` as students by runs, and draw their curves where `plot` names a file.
 
     Raises UserError when the format or the plot's suffix does not exist, or a run cannot be read.
     """
@@ -61,11 +64,11 @@ def compare_command(runs: Sequence[Run], *, baseline: Run | None, every: bool, f
     if form == "json":
         print_json(as_json(comparison, every=every))
     elif form == "table":
-        print_comparison(make_console(), comparison, every=every)
+        print_comparison(make_console(), comparison, every=every, matrix=matrix)
     else:
         from engine.commands.compare_text import WRITERS
 
-        print(WRITERS[form](comparison, every), end="")
+        print(WRITERS[form](comparison, every, matrix), end="")
     if plot is not None:
         make_console(stderr=True).print(f"wrote {printable(plot)}", soft_wrap=True)
 
@@ -91,6 +94,22 @@ def sections(comparison: Comparison, every: bool, *, spread_lists: bool = False)
     found.append([Line("time", head=True), *_cost_lines(comparison, "seconds", seconds)])
     found.append([Line("size", head=True), *_cost_lines(comparison, "bytes", size)])
     return [lines for lines in found if any(line.cells for line in lines)]
+
+
+def matrix_sections(comparison: Comparison) -> list[list[Line]]:
+    """Return the lines of students by runs: a block for each set and evaluation, with the mean over the students that all have."""
+    blocks = []
+    for measure in accuracies(comparison):
+        table = cross_architecture(comparison, measure)
+        lines = [Line(f"{printable(measure[0])}, {METRIC_WORDS[measure[1]]}", head=True)]
+        for student, entries in zip(table.students, table.entries, strict=True):
+            cells = tuple(Shown(said_spread(entry.value), entry.best) if entry else Shown("") for entry in entries)
+            lines.append(Line(printable(student), cells))
+        if table.shared > 1:
+            means = tuple(Shown("" if mean is None else f"{mean:.2f}") for mean in table.means)
+            lines.append(Line(f"mean of {table.shared} students", means, part=True))
+        blocks.append(lines)
+    return blocks
 
 
 def said(cell: Any) -> str:
@@ -225,11 +244,11 @@ def column_labels(groups: Sequence[Group], width: int = LABEL_WIDTH) -> list[str
     return short if len(set(short)) == len(set(full)) else full
 
 
-def print_comparison(console: "Console", comparison: Comparison, *, every: bool) -> None:
+def print_comparison(console: "Console", comparison: Comparison, *, every: bool, matrix: bool = False) -> None:
     """Print which runs stand in which column, then the table in as many blocks as the width asks for, then what its signs mean."""
     labels = column_labels(comparison.groups)
     _print_columns(console, comparison, labels)
-    blocks = sections(comparison, every, spread_lists=True)
+    blocks = matrix_sections(comparison) if matrix else sections(comparison, every, spread_lists=True)
     console.print()
     _print_lines(console, labels, blocks, baseline=comparison.baseline)
     notes = table_notes(comparison, labels, blocks, every)

@@ -6,9 +6,10 @@ import json
 import re
 from typing import Any
 
-from engine.commands.compare import Line, Shown, column_labels, sections
+from engine.commands.compare import Line, Shown, column_labels, matrix_sections, sections
 from engine.commands.tables import escape_markdown
 from engine.runs.compare import IDLE, MISSING, Comparison
+from engine.runs.matrix import accuracies, cross_architecture
 from engine.runs.spread import Spread
 from engine.runs.text import printable
 
@@ -32,11 +33,15 @@ _LATEX = {
 }
 
 
-def csv_text(comparison: Comparison, every: bool) -> str:
+def csv_text(comparison: Comparison, every: bool, matrix: bool = False) -> str:
     """Return CSV: one row for each run or group of runs, with settings, results, seconds, bytes and published figures as columns.
+
+    As a matrix it is the table of students by runs.
 
     A key that a run lacks is an empty field, one without effect is `-`; texts stand as they are, other values as JSON.
     """
+    if matrix:
+        return _matrix_csv(comparison)
     settings = [setting for setting in comparison.settings if every or setting.differs]
     records: list[dict[str, Any]] = []
     for index, group in enumerate(comparison.groups):
@@ -58,6 +63,19 @@ def csv_text(comparison: Comparison, every: bool) -> str:
                 name = ".".join((gap.figure.set, gap.figure.student, "published", gap.figure.name))
                 record |= {name: gap.figure.top1, f"{name}.std": gap.figure.std, f"{name}.gap": round(gap.gap, 6)}
         records.append(record)
+    return _csv(records)
+
+
+def _matrix_csv(comparison: Comparison) -> str:
+    """Return students by runs as CSV: a row for each measure and student, mean, deviation and number of seeds for each run."""
+    records = []
+    for measure in accuracies(comparison):
+        table = cross_architecture(comparison, measure)
+        for student, entries in zip(table.students, table.entries, strict=True):
+            record: dict[str, Any] = {"trained on": printable(measure[0]), "student": printable(student)}
+            for group, entry in zip(comparison.groups, entries, strict=True):
+                record |= _csv_numbers(printable(group.label), entry.value if entry else None)
+            records.append(record)
     return _csv(records)
 
 
@@ -85,7 +103,7 @@ def _csv_numbers(name: str, value: Spread | None) -> dict[str, Any]:
     return {name: facts["mean"], f"{name}.std": facts["std"], f"{name}.n": facts["n"] or None}
 
 
-def markdown(comparison: Comparison, every: bool) -> str:
+def markdown(comparison: Comparison, every: bool, matrix: bool = False) -> str:
     """Return a Markdown table, the best of each row in bold."""
 
     def cell(shown: Shown) -> str:
@@ -99,13 +117,13 @@ def markdown(comparison: Comparison, every: bool) -> str:
         return f"**{text}**" if line.head else f"&nbsp;&nbsp;{text}" if line.part else text
 
     labels = column_labels(comparison.groups)
-    lines = [line for block in sections(comparison, every) for line in block]
+    lines = [line for block in (matrix_sections(comparison) if matrix else sections(comparison, every)) for line in block]
     rows = [["", *map(escape_markdown, labels)], ["---", *["---:"] * len(labels)]]
     rows += [[label(line), *map(cell, line.cells or [Shown("")] * len(labels))] for line in lines]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-def latex(comparison: Comparison, every: bool) -> str:
+def latex(comparison: Comparison, every: bool, matrix: bool = False) -> str:
     """Return a LaTeX tabular with the rules of the package booktabs, the best of each row in bold."""
 
     def cell(shown: Shown) -> str:
@@ -118,7 +136,7 @@ def latex(comparison: Comparison, every: bool) -> str:
 
     labels = column_labels(comparison.groups)
     blocks = []
-    for block in sections(comparison, every):
+    for block in matrix_sections(comparison) if matrix else sections(comparison, every):
         rows = []
         for line in block:
             if line.head:

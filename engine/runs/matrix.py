@@ -42,6 +42,11 @@ def measures(comparison: Comparison) -> list[tuple[str, str]]:
     return [pair for pair in MEASURES if pair in found] + [pair for pair in others if pair[1] in METRICS]
 
 
+def accuracies(comparison: Comparison) -> list[tuple[str, str]]:
+    """Return the measures that are a top-1, one for each set and evaluation."""
+    return sorted((pair for pair in measures(comparison) if pair[1] == "top1"), key=lambda pair: set_place(pair[0]))
+
+
 def cross_architecture(comparison: Comparison, measure: tuple[str, str]) -> Matrix:
     """Return every student's results in one measure, in percent, column by column."""
     rows = [row for row in comparison.rows if row.kind == "results" and (row.name[0], row.name[2]) == measure]

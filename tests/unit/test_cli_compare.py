@@ -239,6 +239,43 @@ class TestFormats:
         assert errors == "wrote x.svg\n"
 
 
+class TestMatrix:
+    """`--matrix`: students by runs, each set and evaluation by itself."""
+
+    @pytest.fixture
+    def students(self, tmp_path):
+        make_run(tmp_path, "one", [80.0, 82.0])
+        run = make_run(tmp_path, "two", [70.0, 72.0])
+        summary = json.loads(run.summary.read_text())
+        summary["results"] += [
+            {"set": "condensed", "student": "vit-tiny", "seeds": [0, 1], "top1": spread([40.0, 44.0])},
+            {"set": "condensed", "student": "resnet18", "labels": "hard", "seeds": [0, 1], "top1": spread([60.0, 62.0])},
+        ]
+        run.summary.write_text(json.dumps(summary))
+
+    def test_has_a_line_for_each_student_and_a_block_for_each_evaluation(self, edc, students):
+        _, output, _ = edc("compare", "one", "two", "--matrix", "--format", "markdown")
+        assert output.splitlines()[2:] == [
+            "| **condensed, top-1 %** |  |  |",
+            "| resnet18 | **81.00 ± 1.41** | 71.00 ± 1.41 |",
+            "| vit-tiny |  | 42.00 ± 2.83 |",
+            "| **random, top-1 %** |  |  |",
+            "| resnet18 | 71.00 ± 1.41 | 71.00 ± 1.41 |",
+            "| **condensed, hard labels, top-1 %** |  |  |",
+            "| resnet18 |  | 61.00 ± 1.41 |",
+        ]
+
+    def test_is_a_csv_with_a_row_for_each_student(self, edc, students):
+        _, output, _ = edc("compare", "one", "two", "--matrix", "--format", "csv")
+        records = list(csv.DictReader(io.StringIO(output)))
+        assert [(record["trained on"], record["student"], record["one"], record["two"]) for record in records] == [
+            ("condensed", "resnet18", "81.0", "71.0"),
+            ("condensed", "vit-tiny", "", "42.0"),
+            ("random", "resnet18", "71.0", "71.0"),
+            ("condensed, hard labels", "resnet18", "", "61.0"),
+        ]
+
+
 class TestPlots:
     def test_an_svg_is_the_same_bytes_every_time_and_holds_labels_and_figures(self, edc, runs, tmp_path):
         edc("compare", "slow", "fast", "--plot", "one.svg")
