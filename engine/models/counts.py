@@ -12,9 +12,10 @@ class Transformer:
     width: int
     depth: int
     class_token: bool = True
+    layer_scale: bool = False
 
 
-VIT_TINY = Transformer(192, 6, class_token=False)
+VIT_TINY = Transformer(128, 4, class_token=False, layer_scale=True)
 VIT_SIZES = {"tiny": (192, 12), "small": (384, 12), "base": (768, 12), "large": (1024, 24)}  # width, blocks
 VIT_SIZES |= {"b": VIT_SIZES["base"], "l": VIT_SIZES["large"], "h": (1280, 32)}
 VIT_NAMES = {
@@ -207,7 +208,8 @@ def _convnet(classes: int, resolution: int, depth: int = 3, width: int = 128, ba
 def _vision_transformer(shape: Transformer, patch: int, classes: int, resolution: int) -> int:
     width, tokens = shape.width, (resolution // patch) ** 2
     embedding = (3 * patch**2 + 1) * width + (tokens + shape.class_token) * width + shape.class_token * width
-    return embedding + shape.depth * (12 * width**2 + 13 * width) + 2 * width + _head(width, classes)
+    block = 12 * width**2 + (15 if shape.layer_scale else 13) * width
+    return embedding + shape.depth * block + 2 * width + _head(width, classes)
 
 
 def _narrower_windows(resolution: int) -> int:

@@ -55,7 +55,7 @@ MODELS = (
     ModelInfo("convnet-d2", "convnet", EVERY, "instance", 233_610, "Two blocks of 128 channels."),
     ModelInfo("convnet-d<depth>-w<width>", "convnet", EVERY, "instance", None, "<depth> blocks (default 3) of <width> channels (128)."),
     ModelInfo("convnet-d<depth>-w<width>-bn", "convnet", EVERY, "batch", None, "The same with BatchNorm, which can be matched too."),
-    ModelInfo("vit-tiny", "vision_transformer", SMALL_ONLY, "layer", 2_693_194, "A small vision transformer with 4 px patches, or 2 px."),
+    ModelInfo("vit-tiny", "vision_transformer", SMALL_ONLY, "layer", 810_122, "A small vision transformer with 4 px patches, or 2 px."),
     ModelInfo("efficientnet-b0", "torchvision", LARGE_ONLY, "batch", 4_020_358, "EfficientNet-B0, an observer and student on ImageNet-1k."),
     ModelInfo("alexnet", "torchvision", LARGE_ONLY, "none", 57_044_810, "AlexNet, an observer on ImageNet-1k without normalisation."),
     ModelInfo("densenet121", "torchvision", LARGE_ONLY, "batch", 6_964_106, "DenseNet of depth 121."),
