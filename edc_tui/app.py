@@ -12,11 +12,13 @@ from typing import Any, ClassVar
 from textual import work
 from textual._compositor import CompositorUpdate
 from textual.app import App, SystemCommand
+from textual.events import DescendantFocus
 from textual.screen import Screen
+from textual.widgets import Input
 
 from edc_tui import themes
 from edc_tui.keys import bindings
-from edc_tui.settings import configuration_folder, read_keymap, read_state, remember
+from edc_tui.settings import configuration_folder, keep_copied, read_keymap, read_state, remember
 from edc_tui.terse import Painter, Terse
 from edc_tui.watch import ProjectFile, RunsChanged, Watch
 from engine.errors import RunError, UserError
@@ -88,6 +90,11 @@ class EdcApp(App[None]):
     def _display(self, screen: Screen[Any], renderable: Any) -> None:
         """Send an update in few bytes."""
         super()._display(screen, Terse(renderable, self._painter) if isinstance(renderable, CompositorUpdate) else renderable)
+
+    def on_descendant_focus(self, event: DescendantFocus) -> None:
+        """Let no cursor blink: it would send bytes for ever."""
+        if isinstance(event.widget, Input):
+            event.widget.cursor_blink = False
 
     def forget_picture(self) -> None:
         """Send every cell of the next updates: something has been written to the terminal past the app."""
@@ -180,6 +187,12 @@ class EdcApp(App[None]):
         except (OSError, ValueError) as error:
             self.tell(f"cannot run {editor}: {error}", "error")
         self.watch_folder.look_now()
+
+    def copy(self, text: str, what: str) -> None:
+        """Copy a text through the terminal, and keep it in a file too, for terminals that do not let an app copy."""
+        self.copy_to_clipboard(text)
+        path = keep_copied(text)
+        self.tell(f"copied {what}: {text}{f' (also in {path})' if path else ''}")
 
     def save_picture(self) -> None:
         """Save the screen as an SVG in the working folder."""

@@ -5,11 +5,13 @@ import re
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from edc_tui.curves import CurveFile
+from edc_tui.time_left import Left, PastTimes, time_left
 from engine.commands.tables import seconds
 from engine.errors import UserError
 from engine.files import FileMark, file_mark
@@ -50,6 +52,7 @@ class View:
     stop_deadline: float | None = None  # unix seconds when a run that was asked to stop is killed
     log_size: int = 0  # bytes of worker.log
     at: float = 0.0  # unix seconds
+    left: Left = Left()
 
     @property
     def stages(self) -> dict[str, dict[str, Any]]:
@@ -92,6 +95,7 @@ class RunFeed:
         self._summary_problem: str | None = None
         self._frozen: dict[str, Any] | None = None
         self._frozen_problem: str | None = None
+        self._past = PastTimes(run.folder.parents[2])
 
     def curves(self, stage: str) -> dict[str, CurveFile]:
         """Return the curves of a stage's steps by the steps' names, as far as they have been read."""
@@ -102,6 +106,8 @@ class RunFeed:
         until = time.monotonic() + LOOK_SECONDS
         output = self._output.read()
         view = self._view()
+        if view.status.word == "running":
+            view = replace(view, left=time_left(view, partial(self._past.estimate, view.frozen)))
         lines = {"events": self._event_lines(), "output": output}
         stage = stage or stage_shown(view)
         if self._open_curves(view, stage):

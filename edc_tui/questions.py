@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edc_tui.words import fraction
+from edc_tui.words import fraction, short_duration
 from engine.commands.tables import count, size
 from engine.runs.layout import Run
 from engine.runs.process import GRACE_SECONDS
 from engine.runs.status import RunStatus, run_status
 
 if TYPE_CHECKING:
+    from engine.commands.outline import Outline
     from engine.commands.request import Request
 
 SHOWN = 6
@@ -28,18 +29,27 @@ class Question:
 
 
 def ask_start(request: "Request") -> Question:
-    """Say what starting a project will do."""
-    from engine.commands.plan import plan_facts
+    """Say what starting a project will do, and how long it takes as far as past runs tell."""
+    from engine.commands.outline import outline
 
-    facts = plan_facts(request)
-    steps = facts["steps"]
-    reused = sum(step["reused"] for step in steps)
-    goes_on = f"It goes on with run {facts['resumes']}." if facts["resumes"] else "It begins a new run."
-    work = f"{count(len(steps), 'step')}, {reused} of them finished already; on {facts['device']} in {facts['precision']}."
-    dataset = facts["dataset"]
-    what = f"{facts['method']} on {dataset['name']}, {count(facts['ipc'], 'image')} for each of {count(dataset['classes'], 'class')}."
+    plan, project = outline(request.resolved, projects=request.projects, name=request.name), request.resolved.project
+    what = f"{project.condense.method} on {project.dataset.name}, {count(project.condense.ipc, 'image')} for each of "
+    what += f"{count(plan.classes, 'class')}; on {plan.device} in {plan.precision}."
+    goes_on = f"It goes on with run {plan.resumes}." if plan.resumes else "It begins a new run."
     stays = "It runs in the background: leaving or hanging up does not end it."
-    return Question(f"Start {request.name}?", (what, f"{goes_on} {work}", stays), "Start")
+    return Question(f"Start {request.name}?", (what, f"{goes_on} {_work(plan)}", stays), "Start")
+
+
+def _work(plan: "Outline") -> str:
+    """Say how many steps a plan has, how many of them are reused, and how long the others take."""
+    to_do = plan.steps - plan.reused
+    if not to_do:
+        return f"All of its {count(plan.steps, 'step')} are finished already and reused, so it is done at once."
+    steps = f"{count(plan.steps, 'step')}, {plan.reused or 'none'} of them finished already"
+    if plan.unknown == to_do:
+        return f"{steps}; no past run on this machine tells how long it takes."
+    more = f" and {count(plan.unknown, 'step')} that no past run tells of" if plan.unknown else ""
+    return f"{steps}; about {short_duration(plan.seconds)}{more}, by past runs on this machine."
 
 
 def ask_stop(runs: Sequence[Run]) -> Question:
@@ -58,7 +68,10 @@ def ask_stop(runs: Sequence[Run]) -> Question:
 def ask_resume(runs: Sequence[Run]) -> Question:
     """Say where runs go on."""
     statuses = [run_status(run.folder) for run in runs]
-    lines = (*_names(runs, statuses), "It goes on from the last checkpoint, in the background; finished stages are not computed again.")
+    how = "It goes on from the last checkpoint, in the background; finished stages are not computed again."
+    if any(status.orphaned for status in statuses):
+        how += " A worker that has lost its supervisor is waited for while it writes its checkpoint, and then goes on under a new one."
+    lines = (*_names(runs, statuses), how)
     return Question(f"Resume {_what(runs)}?", lines, "Resume")
 
 

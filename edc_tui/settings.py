@@ -8,7 +8,7 @@ from typing import Any
 
 from edc_tui.keys import KEYS, every_key
 from engine.errors import RunError
-from engine.files import write_json
+from engine.files import write_json, write_text
 from engine.runs.layout import read_object
 from engine.runs.text import printable
 
@@ -94,3 +94,14 @@ def remember(**values: object) -> None:
         write_json(folder / "tui.json", read_state() | values)
     except (OSError, RunError):
         return
+
+
+def keep_copied(text: str) -> Path | None:
+    """Keep what was copied last in `copied.txt` of the state folder, and return its path; None where it cannot be written."""
+    path = state_folder() / "copied.txt"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, text + "\n")
+    except (OSError, RunError):
+        return None
+    return path

@@ -66,5 +66,9 @@ def short_duration(seconds: float | None) -> str:
 
 def short_reason(reason: str) -> str:
     """Return why a run ended without what the list says already: that it failed, when, and that it can be resumed."""
-    without_end = re.sub(r"; resume with `[^`]*`$", "", reason)
-    return re.sub(r"^its worker.{0,80}? failed at [-0-9: ]+: ", "", without_end)
+    return re.sub(r"^its worker.{0,80}? failed at [-0-9: ]+: ", "", without_command(reason))
+
+
+def without_command(reason: str) -> str:
+    """Return why a run ended without the command that would resume it, for which the app has a key."""
+    return re.sub(r"; resume with `[^`]*`$", "", reason)

@@ -270,7 +270,7 @@ class CompareScreen(LookingScreen):
             "smoothing": curves,
             "log_scale": curves,
             "time": curves,
-            "maximise": curves and len(self.charts) > 1,
+            "alone": curves and len(self.charts) > 1,
             "open": there and table,
             "images": there and table,
             "drop": columns > 2 and table,
@@ -356,7 +356,7 @@ class CompareScreen(LookingScreen):
         self._by_time = not self._by_time
         self._show()
 
-    def action_maximise(self) -> None:
+    def action_alone(self) -> None:
         """Show one chart alone, or as many as fit."""
         self._alone = not self._alone
         self._show()
@@ -388,7 +388,7 @@ class CompareScreen(LookingScreen):
     def action_write(self) -> None:
         """Ask for a file's name and write the comparison to it."""
         suggested = "curves.svg" if self.view == "curves" else "comparison.md"
-        question = Ask("Write to (.csv .md .tex .json the table, .svg .png the curves)", suggested, check=check_target)
+        question = Ask("Write to (.csv .md .tex .json the table, .svg .png the curves)", suggested, yes="Write", check=check_target)
         self.app.push_screen(question, lambda text: self._write_to(text) if text else None)
 
     def _write_to(self, text: str) -> None:

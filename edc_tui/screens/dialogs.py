@@ -1,6 +1,7 @@
-"""Small questions on top of a screen: yes or no, one line of text, one of several."""
+"""Small questions on top of a screen, which stays in sight: yes or no, one line of text, one of several."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from textual import events, on
 from textual.app import ComposeResult
@@ -13,28 +14,40 @@ from textual.widgets.option_list import Option
 from edc_tui.keys import bindings
 from engine.runs.text import printable
 
-WIDTH = 76
-BOX = """
-{name} {{ align: center middle; }}
-{name}:ansi {{ background: ansi_default; }}
-{name} > Vertical {{
-    width: {width}; max-width: 96%; height: auto; max-height: 96%; padding: 1 2; background: $surface; border: round $primary;
-}}
-{name} .title {{ text-style: bold; }}
-{name} .line {{ margin-top: 1; }}
-{name} #buttons {{ height: auto; width: auto; margin-top: 1; }}
-{name} Button {{ margin-right: 2; min-width: 12; }}
-{name} Input {{ margin-top: 1; }}
-{name} VerticalScroll {{ height: auto; max-height: 40vh; margin-top: 1; scrollbar-size-vertical: 1; }}
-{name} OptionList {{ height: auto; max-height: 16; margin-top: 1; }}
-{name} #problem {{ color: $text-error; height: auto; }}
-"""
+
+class Dialog(ModalScreen[Any]):
+    """A box over the screen that it is about, which stays in sight; a click beside it gives nothing."""
+
+    DEFAULT_CSS = """
+    Dialog { align: center middle; }
+    Dialog > Vertical {
+        width: 76; max-width: 96%; height: auto; max-height: 96%; padding: 1 2; background: $surface; border: round $primary;
+    }
+    Dialog .title { text-style: bold; }
+    Dialog .line { margin-top: 1; }
+    Dialog #buttons { height: auto; width: auto; margin-top: 1; }
+    Dialog Button { margin-right: 2; min-width: 12; }
+    Dialog Input, Dialog Input:focus { margin-top: 1; height: 1; border: none; padding: 0 1; background: $panel; }
+    Dialog Input:ansi { text-style: underline; }
+    Dialog VerticalScroll { height: auto; max-height: 40vh; margin-top: 1; scrollbar-size-vertical: 1; }
+    Dialog OptionList { height: auto; max-height: 16; margin-top: 1; border: none; padding: 0; }
+    Dialog #problem { color: $text-error; height: auto; display: none; }
+    """
+
+    def on_click(self, event: events.Click) -> None:
+        """Take a click beside the box for no answer."""
+        if self.get_widget_at(event.screen_x, event.screen_y)[0] is self:
+            self.dismiss(None)
+
+    def on_key(self, event: events.Key) -> None:
+        """Go from one button to the next with the arrows."""
+        if event.key in ("left", "right") and isinstance(self.focused, Button):
+            (self.focus_next if event.key == "right" else self.focus_previous)(Button)
 
 
-class Confirm(ModalScreen[bool]):
-    """Says what will happen and asks whether it shall; a click beside it means no."""
+class Confirm(Dialog):
+    """Says what will happen and asks whether it shall."""
 
-    DEFAULT_CSS = BOX.format(name="Confirm", width=WIDTH)
     BINDINGS = bindings("dialog")
     AUTO_FOCUS = "#yes"
 
@@ -52,8 +65,8 @@ class Confirm(ModalScreen[bool]):
             for line in self._lines:
                 yield Static(line, markup=False, classes="line")
             with Horizontal(id="buttons"):
-                yield Button(underlined("y", self._yes), id="yes", variant="error" if self._danger else "primary", compact=True)
-                yield Button(underlined("n", "No"), id="no", compact=True)
+                yield Button(keyed("y", self._yes), id="yes", variant="error" if self._danger else "primary", compact=True)
+                yield Button(keyed("n", "No"), id="no", compact=True)
 
     @on(Button.Pressed, "#yes")
     def action_yes(self) -> None:
@@ -65,26 +78,16 @@ class Confirm(ModalScreen[bool]):
         """Answer no."""
         self.dismiss(False)
 
-    def on_key(self, event: events.Key) -> None:
-        """Go from one button to the other with the arrows."""
-        if event.key in ("left", "right"):
-            self.focus_next()
 
-    def on_click(self, event: events.Click) -> None:
-        """Take a click beside the box for a no."""
-        if self.get_widget_at(event.screen_x, event.screen_y)[0] is self:
-            self.dismiss(False)
-
-
-class Ask(ModalScreen[str | None]):
+class Ask(Dialog):
     """Asks for a line of text; `check` returns what is wrong with it, or None."""
 
-    DEFAULT_CSS = BOX.format(name="Ask", width=WIDTH)
     BINDINGS = [("escape", "cancel", "Cancel")]
 
-    def __init__(self, title: str, value: str = "", *, check: Callable[[str], str | None] | None = None) -> None:
+    def __init__(self, title: str, value: str = "", *, yes: str, check: Callable[[str], str | None] | None = None) -> None:
+        """`yes` is the word for what is done with the text."""
         super().__init__()
-        self._title, self._value, self._check = printable(title), value, check
+        self._title, self._value, self._yes, self._check = printable(title), value, yes, check
 
     def compose(self) -> ComposeResult:
         """Lay out the question."""
@@ -92,24 +95,32 @@ class Ask(ModalScreen[str | None]):
             yield Static(self._title, markup=False, classes="title")
             yield Input(self._value)
             yield Static("", markup=False, id="problem")
+            with Horizontal(id="buttons"):
+                yield Button(keyed("enter", self._yes), id="yes", variant="primary", compact=True)
+                yield Button(keyed("esc", "Cancel"), id="no", compact=True)
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
+    @on(Input.Submitted)
+    @on(Button.Pressed, "#yes")
+    def take(self) -> None:
         """Take the text, unless something is wrong with it."""
-        problem = self._check(event.value) if self._check else None
+        text = self.query_one(Input).value
+        problem = self._check(text) if self._check else None
         if problem:
-            self.query_one("#problem", Static).update(printable(problem))
+            said = self.query_one("#problem", Static)
+            said.update(printable(problem))
+            said.display = True
         else:
-            self.dismiss(event.value)
+            self.dismiss(text)
 
+    @on(Button.Pressed, "#no")
     def action_cancel(self) -> None:
         """Give nothing."""
         self.dismiss(None)
 
 
-class Choose(ModalScreen[str | None]):
+class Choose(Dialog):
     """Asks for one of several; gives its text, or None."""
 
-    DEFAULT_CSS = BOX.format(name="Choose", width=WIDTH)
     BINDINGS = [("escape", "cancel", "Cancel")]
 
     def __init__(self, title: str, options: Sequence[str], current: str | None = None) -> None:
@@ -136,6 +147,6 @@ class Choose(ModalScreen[str | None]):
         self.dismiss(None)
 
 
-def underlined(key: str, text: str) -> Content:
+def keyed(key: str, text: str) -> Content:
     """Return a button's text with the key that presses it."""
     return Content.assemble((key, "underline"), f" {printable(text)}")

@@ -169,7 +169,8 @@ class HomeScreen(Screen[None]):
             "images": 1 <= len(targets) <= 2,
             "edit": project,
             "editor": path is not None and bool(editor()),
-            "copy": here is not None and here.listing is not None,
+            "copy_id": here is not None and here.listing is not None,
+            "copy_path": here is not None and (here.listing is not None or here.file is not None),
             "fold": self._grouped and here is not None,
             "filter": bool(self.app.listings or self.app.project_files),
             "order": bool(self.app.listings),
@@ -267,12 +268,19 @@ class HomeScreen(Screen[None]):
         """Offer the quickstart."""
         self.app.offer_quickstart()
 
-    def action_copy(self) -> None:
+    def action_copy_id(self) -> None:
         """Copy the run's id."""
         here = self._here()
         if here is not None and here.listing is not None:
-            self.app.copy_to_clipboard(here.listing.run.id)
-            self.app.tell(f"copied {here.listing.run.id}, if this terminal lets programs do so")
+            self.app.copy(here.listing.run.id, "the run's id")
+
+    def action_copy_path(self) -> None:
+        """Copy the path of the run's folder, or of the project's file."""
+        here = self._here()
+        if here is not None and here.listing is not None:
+            self.app.copy(str(here.listing.run.folder.absolute()), "the path of the run's folder")
+        elif here is not None and here.file is not None:
+            self.app.copy(str(here.file.path.absolute()), "the path of the project's file")
 
     def action_order(self) -> None:
         """Choose the order."""

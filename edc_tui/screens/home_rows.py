@@ -14,7 +14,7 @@ COLUMNS = (
     Column("status", 15, sort="status"),
     Column("stage", 10, drop=1),
     Column("", BAR_CELLS, drop=5),
-    Column("%", 3, right=True, drop=1),
+    Column("", 4, right=True, drop=1),
     Column("left", 6, right=True, drop=2),
     Column("top-1 %", 7, right=True, sort="accuracy"),
     Column("age", 6, right=True, sort="newest"),
@@ -67,16 +67,16 @@ def _run_cells(entry: Entry, listing: Listing, now: float, marked: bool) -> list
     part = fraction(status.done, status.total) if busy else None
     left = short_duration(seconds_left(status.done, status.total, status.rate)) if part is not None else ""
     best = top1(listing)
-    quiet = status.alive and status.word in ("running", "starting") or status.word == "done"
+    quiet = status.alive and status.word in ("running", "starting") or status.word in ("done", "stopped")
     note = listing.problem or ("" if quiet else short_reason(status.reason))
     asked = ("", "", "") if entry.nested else tuple(str(summary.get(key, "")) for key in ("method", "dataset", "ipc"))
     return [
-        ("◆" if marked else " ", "warn"),
+        ("◆", "warn") if marked else (" ", ""),
         (name, ""),
         (f"{status_glyph(status.word)} {status.word}", status_style(status.word)),
         ((status.stage or "") if status.word != "done" else "", ""),
         ("" if part is None else bar(part, BAR_CELLS), "accent"),
-        ("" if part is None else f"{100 * part:.0f}", ""),
+        ("" if part is None else f"{part:.0%}", ""),
         (left, ""),
         ("" if best is None else f"{best:.2f}", ""),
         (short_duration(age(listing.run, now)), "muted"),

@@ -7,6 +7,7 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.content import Content
+from textual.reactive import Reactive
 from textual.screen import Screen
 from textual.widgets import Button, Input, Static
 
@@ -20,7 +21,7 @@ from edc_tui.watch import RunsChanged
 from edc_tui.widgets.form import Form
 from edc_tui.widgets.form_fields import search_words
 from edc_tui.widgets.form_help import HelpLine
-from edc_tui.widgets.form_lines import FieldLine, FormLine, GroupLine, Heading
+from edc_tui.widgets.form_lines import FieldLine, FormLine, Heading
 from edc_tui.widgets.form_picker import Picker
 from edc_tui.widgets.form_plan import Planned, PlanView
 from edc_tui.widgets.form_preview import FilePreview
@@ -47,6 +48,7 @@ class ProjectScreen(Screen[None]):
     app: "EdcApp"
     BINDINGS = bindings("project")
     AUTO_FOCUS = ""
+    focused = Reactive(None, repaint=False)  # the cursor's two lines are drawn anew when it moves, not the screen
     HORIZONTAL_BREAKPOINTS: ClassVar = [(0, "-narrow"), (112, "-wide"), (160, "-xwide")]  # beside each other from 112 on
     DEFAULT_CSS = """
     ProjectScreen #top { height: 1; background: $panel; dock: top; }
@@ -175,16 +177,7 @@ class ProjectScreen(Screen[None]):
 
     def _show_help(self) -> None:
         """Explain the line at the cursor."""
-        form = self.query_one(Form)
-        name = form.at()
-        if name is not None:
-            self.query_one(HelpLine).explain(name, self.draft)
-        elif isinstance(self.focused, GroupLine):
-            self.query_one(HelpLine).explain_group(self.focused.group)
-        elif isinstance(self.focused, FilePreview):
-            self.query_one(HelpLine).say("The file as it will be saved: + new, - gone.", "the arrows scroll; p goes back to the form")
-        else:
-            self.query_one(HelpLine).say("", "")
+        self.query_one(HelpLine).explain_at(self.query_one(Form).at(), self.focused, self.draft)
 
     def on_descendant_focus(self) -> None:
         """Explain another line."""
@@ -418,7 +411,8 @@ class ProjectScreen(Screen[None]):
         self._settle()
         path, folder = self.file.path, self.app.projects
         if path is None:
-            question = Ask("Name of the project", suggested_name(folder, self.draft), check=lambda text: name_problem(folder, text))
+            suggested = suggested_name(folder, self.draft)
+            question = Ask("Name of the project", suggested, yes="Save", check=lambda text: name_problem(folder, text))
             name = await self.app.push_screen_wait(question)
             if name is None:
                 return False

@@ -2,21 +2,20 @@
 
 import difflib
 
-from textual import events, on
+from textual import on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
-from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
 from edc_tui.keys import bindings
-from edc_tui.screens.dialogs import BOX, underlined
+from edc_tui.screens.dialogs import Dialog, keyed
 from edc_tui.widgets.form_fields import bounds, field_of, may_be_absent, origin_words, plain_help, spoken
 from engine.project.draft import Draft, has_method_value
 from engine.runs.text import printable
 
 
-class Answers(ModalScreen[str | None]):
+class Answers(Dialog):
     """A question with several answers: buttons with a letter each; Escape gives none."""
 
     def __init__(self, title: str, lines: tuple[str, ...], answers: tuple[tuple[str, str], ...]) -> None:
@@ -33,7 +32,7 @@ class Answers(ModalScreen[str | None]):
             yield from self.compose_more()
             with Horizontal(id="buttons"):
                 for action, label in self._answers:
-                    yield Button(underlined(label[0].lower(), label), id=action, compact=True)
+                    yield Button(keyed(label[0].lower(), label), id=action, compact=True)
 
     def compose_more(self) -> ComposeResult:
         """Lay out what stands between the question and its answers."""
@@ -48,16 +47,11 @@ class Answers(ModalScreen[str | None]):
         """Give an answer."""
         self.dismiss(answer)
 
-    def on_key(self, event: events.Key) -> None:
-        """Go from one button to the next with the arrows."""
-        if event.key in ("left", "right"):
-            (self.focus_next if event.key == "right" else self.focus_previous)(Button)
-
 
 class Unsaved(Answers):
     """What becomes of unsaved changes; gives `save`, `discard`, or else neither."""
 
-    DEFAULT_CSS = BOX.format(name="Unsaved", width=56)
+    DEFAULT_CSS = "Unsaved > Vertical { width: 56; }"
     BINDINGS = bindings("unsaved")
     AUTO_FOCUS = "#save"
 
@@ -68,7 +62,7 @@ class Unsaved(Answers):
 class ChangedOnDisk(Answers):
     """Whose file counts when another program has written it; gives `mine`, `theirs`, `both`, or else none of them."""
 
-    DEFAULT_CSS = BOX.format(name="ChangedOnDisk", width=96)
+    DEFAULT_CSS = "ChangedOnDisk > Vertical { width: 96; }"
     BINDINGS = bindings("changed")
     AUTO_FOCUS = "#both"
 
@@ -113,10 +107,9 @@ def difference(theirs: str, mine: str) -> Content:
     return Content.assemble(*parts) if parts else Content("no difference")
 
 
-class FieldHelp(ModalScreen[str | None]):
+class FieldHelp(Dialog):
     """All there is to say of one value; gives `keys` when the keys of the screen are asked for."""
 
-    DEFAULT_CSS = BOX.format(name="FieldHelp", width=78)
     BINDINGS = bindings("explained")
 
     def __init__(self, name: str, draft: Draft) -> None:
@@ -143,11 +136,6 @@ class FieldHelp(ModalScreen[str | None]):
     def action_keys(self) -> None:
         """Close it for the keys of the screen."""
         self.dismiss("keys")
-
-    def on_click(self, event: events.Click) -> None:
-        """Close it by a click beside it."""
-        if self.get_widget_at(event.screen_x, event.screen_y)[0] is self:
-            self.dismiss(None)
 
 
 def explain(name: str, draft: Draft) -> list[tuple[str, str]]:

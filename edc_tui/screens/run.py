@@ -1,10 +1,9 @@
 """The run screen: stages, curves as they grow, facts and the end of the log; what it shows is read in a thread, tick by tick."""
 
-from pathlib import Path
-
 from textual import events, on, work
 from textual.app import ComposeResult
 from textual.containers import Container, Horizontal
+from textual.geometry import Size
 from textual.message import Message
 from textual.widgets import Input
 
@@ -18,14 +17,13 @@ from edc_tui.widgets.keybar import KeyBar
 from edc_tui.widgets.log import LogTail
 from edc_tui.widgets.stages import StageStrip
 from engine.commands.tables import seconds
-from engine.errors import RunError
-from engine.files import write_text
 from engine.runs.events import number
 from engine.runs.layout import Run
 
 MOST_CHARTS = 4
 TWO_ROWS = 18  # rows from which two charts stand one above the other
 TWO_COLUMNS = 130  # cells from which two charts stand side by side
+OF_CHARTS = ("chart", "smoothing", "log_scale", "time")
 
 
 class Looked(Message):
@@ -61,6 +59,8 @@ class RunScreen(LookingScreen):
     RunScreen.-wide.-other-facts #facts, RunScreen.-xwide.-other-facts #facts { display: none; }
     RunScreen.-narrow.-other-facts #facts { display: block; width: 1fr; border-left: none; }
     RunScreen.-narrow.-other-facts #charts { display: none; }
+    RunScreen.-chart-alone #log, RunScreen.-chart-alone #facts, RunScreen.-log-alone #body { display: none; }
+    RunScreen.-log-alone #log { height: 1fr; }
     """
 
     def __init__(self, run: Run) -> None:
@@ -73,6 +73,7 @@ class RunScreen(LookingScreen):
         self._first_chart = 0
         self._log_scale: set[tuple[str, str]] = set()  # (stage, title) of the charts drawn so
         self._smoothing, self._by_time = "light", False
+        self._alone = ""  # `chart` or `log` while that has the room of all
         self._looking = False
         self._trouble = ""  # why the last look found nothing
 
@@ -153,7 +154,7 @@ class RunScreen(LookingScreen):
         self.query_one(RunHeader).show(view)
         self.query_one(StageStrip).show(view, self.shown_stage)
         self.query_one(Notice).show(notice_lines(view, resumable=self._can_resume), most=max(rows // 4, 3))
-        self.query_one(ResultTable).show(results if ended else [], most=max(rows // 3, 4))
+        self.query_one(ResultTable).show(results if ended and not self._alone else [], most=max(rows // 3, 4))
         self.query_one(Facts).show(view, with_results=not ended)
 
     @property
@@ -194,7 +195,7 @@ class RunScreen(LookingScreen):
                 unit=plan.unit,
                 top=plan.top,
                 x_name=X_NAMES.get(stage, "steps"),
-                limit=self._limit(stage, plan),
+                limit=view.status.total if at_work else None,
                 ended=not at_work,
                 note=note,
                 empty=self._empty_text(stage),
@@ -204,19 +205,13 @@ class RunScreen(LookingScreen):
         """Return how many columns and rows of charts there are, and set them."""
         charts = self.query_one("#charts")
         size = charts.content_size
+        if self._alone:
+            size = Size(0, 0)
         columns = 2 if size.width >= TWO_COLUMNS and len(self.plans) > 2 else 1
         rows = min(2 if size.height >= TWO_ROWS else 1, max(-(-len(self.plans) // columns), 1))
         if (charts.styles.grid_size_columns, charts.styles.grid_size_rows) != (columns, rows):
             charts.styles.grid_size_columns, charts.styles.grid_size_rows = columns, rows
         return columns, rows
-
-    def _limit(self, stage: str, plan: ChartPlan) -> float | None:
-        """Return how many steps the lines of a chart will have: what the run says while it is there, else what they have."""
-        view = self.view
-        if view is not None and view.status.stage == stage and view.status.total and view.status.word != "done":
-            return view.status.total
-        with self.feed.guard:
-            return max((float(line.series.last[-1]) for line in plan.lines if len(line.series)), default=None)
 
     def _empty_text(self, stage: str) -> str:
         facts = self.view.stages.get(stage, {}) if self.view else {}
@@ -243,20 +238,15 @@ class RunScreen(LookingScreen):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Offer only what can be done."""
         view = self.view
-        if action == "stop":
-            return view is not None and view.status.alive
-        if action == "resume":
-            return self._can_resume
-        if action == "images":
-            return view is not None and not view.gone
-        return True
-
-    def action_back(self) -> None:
-        """Take back what fills the screen, else go back to the screen before."""
-        if self.maximized is not None:
-            self.minimize()
-        else:
-            self.app.action_back()
+        applies = {
+            "stop": view is not None and view.status.alive,
+            "resume": self._can_resume,
+            "images": view is not None and not view.gone,
+            "leave_alone": bool(self._alone),
+            "facts": not self._alone,
+            **dict.fromkeys(OF_CHARTS, self._alone != "log"),
+        }
+        return applies.get(action, True)
 
     def action_stop(self) -> None:
         """Have the run stopped, after asking."""
@@ -320,13 +310,26 @@ class RunScreen(LookingScreen):
         self._by_time = not self._by_time
         self.show_charts()
 
-    def action_maximise(self) -> None:
-        """Give the focused chart or the log the whole screen, or take it back."""
-        if self.maximized is not None:
-            self.minimize()
-            return
-        widget = self.focused if isinstance(self.focused, Chart | LogTail) else self.query_one("#chart-0", Chart)
-        self.maximize(widget, container=False)
+    def action_alone(self) -> None:
+        """Show the chart or the log that has the focus alone, or everything again."""
+        self._show_alone("" if self._alone else "log" if isinstance(self.focused, LogTail) else "chart")
+
+    def action_leave_alone(self) -> None:
+        """Show everything again."""
+        self._show_alone("")
+
+    def _show_alone(self, what: str) -> None:
+        """Give `chart` or `log` the room of all; nothing gives it back."""
+        charts = list(self.query(Chart))
+        self._first_chart += charts.index(self.focused) if what == "chart" and self.focused in charts else 0
+        self._first_chart = self._first_chart if what else 0
+        self._alone = what
+        self.set_class(what == "chart", "-chart-alone")
+        self.set_class(what == "log", "-log-alone")
+        if what == "chart":
+            charts[0].focus()
+        self.refresh_bindings()
+        self.call_after_refresh(self._lay_out)
 
     def action_facts(self) -> None:
         """Show or hide the facts."""
@@ -353,8 +356,13 @@ class RunScreen(LookingScreen):
     def _search(self, event: Input.Submitted) -> None:
         log = self.query_one(LogTail)
         self._close_search()
-        if event.value.strip() and not log.search(event.value):
-            self.app.tell(f"the log does not hold {event.value.strip()!r}", "warning")
+        if not event.value.strip() or log.search(event.value):
+            return
+        self.action_output()
+        if not log.search(event.value):
+            self.action_output()
+            log.search("")
+            self.app.tell(f"neither log holds {event.value.strip()!r}", "warning")
 
     def on_key(self, event: events.Key) -> None:
         """Leave the search field by escape."""
@@ -379,22 +387,8 @@ class RunScreen(LookingScreen):
 
     def action_copy_id(self) -> None:
         """Copy the run's id."""
-        self._copy(self.run.id, "the run's id")
+        self.app.copy(self.run.id, "the run's id")
 
     def action_copy_path(self) -> None:
         """Copy the path of the run's folder."""
-        self._copy(str(self.run.folder), "the path of the run's folder")
-
-    def _copy(self, text: str, what: str) -> None:
-        """Copy a text through the terminal, and write it to a file too, for terminals that do not let an app copy."""
-        from edc_tui.settings import state_folder
-
-        self.app.copy_to_clipboard(text)
-        path = state_folder() / "copied.txt"
-        try:
-            Path(path.parent).mkdir(parents=True, exist_ok=True)
-            write_text(path, text + "\n")
-        except (OSError, RunError):
-            self.app.tell(f"copied {what}: {text}")
-            return
-        self.app.tell(f"copied {what}: {text} (also in {path})")
+        self.app.copy(str(self.run.folder.absolute()), "the path of the run's folder")

@@ -91,6 +91,18 @@ def wrapped(text: str, cells: int) -> list[str]:
     return [*lines, line]
 
 
+def broken(text: str, cells: int) -> list[str]:
+    """Return text in lines of at most so many cells (two at least), broken anywhere, as a path may be."""
+    lines, width = [""], 0
+    for character in text:
+        width += cell_len(character)
+        if width > cells:
+            lines.append("")
+            width = cell_len(character)
+        lines[-1] += character
+    return lines
+
+
 def changes(old: Sequence[Cell], new: Sequence[Cell]) -> list[tuple[int, int]]:
     """Return the spans [start, end) of a row's cells that differ, near ones joined, wide characters whole."""
     spans: list[tuple[int, int]] = []

@@ -143,7 +143,6 @@ def line_colours(widget: str) -> str:
 class Chart(Cells, can_focus=True):
     """Up to six lines at a time over steps or time, raw range and smoothed line, with a legend and a point to inspect."""
 
-    ALLOW_MAXIMIZE = True
     BINDINGS: list[Binding] = bindings("chart")
     COMPONENT_CLASSES = {f"cells--{kind}-{slot}" for kind in ("line", "raw") for slot in range(SLOTS)}
     DEFAULT_CSS = """
@@ -256,7 +255,7 @@ class Chart(Cells, can_focus=True):
 
     def _set_scales(self, series: list[Series]) -> None:
         last = max(one.time[-1] if self.by_time else one.last[-1] for one in series)
-        self._x = fit_seconds(last, ended=self.ended) if self.by_time else fit_steps(last, self.limit)
+        self._x = fit_seconds(last, ended=self.ended) if self.by_time else fit_steps(last, last if self.ended else self.limit)
         low, high = min(min(one.low) for one in series), max(max(one.high) for one in series)
         if self.log_scale and low <= 0:
             low = min((value for one in series for value in one.low if value > 0), default=math.inf)

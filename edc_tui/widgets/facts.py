@@ -8,8 +8,8 @@ from typing import Any
 from rich.cells import cell_len
 
 from edc_tui.feed import View, text_line
-from edc_tui.widgets.cells import Canvas, Cells, cut
-from edc_tui.words import short_duration, status_glyph, status_style
+from edc_tui.widgets.cells import Canvas, Cells, broken, cut
+from edc_tui.words import short_duration, status_glyph, status_style, without_command
 from engine.commands.report import SET_ORDER
 from engine.commands.tables import count, percent, seconds, size
 from engine.runs.events import number
@@ -46,7 +46,8 @@ def fact_rows(view: View, run: Run) -> list[tuple[str, str]]:
         details = [f"{len(classes)} classes"] if isinstance(classes, list) else []
         rows.append(("dataset", ", ".join([str(name), *details, *([f"{resolution:.0f}\u00a0px"] if resolution else [])])))
     rows.append(("method", of("method", condense)))
-    rows.append(("per class", None if of("ipc", condense) is None else f"{of('ipc', condense)} images, seed {of('seed', condense)}"))
+    ipc = number(of("ipc", condense))
+    rows.append(("per class", None if ipc is None else f"{count(ipc, 'image')}, seed {of('seed', condense)}"))
     rows.append(("observers", _observers(summary, table.get("observers", {}))))
     device, precision = of("device", facts), of("precision", facts)
     rows.append(("device", None if device is None else f"{device} in {precision}"))
@@ -90,24 +91,25 @@ def costs(view: View) -> list[tuple[str, str]]:
 
 def notice_lines(view: View, *, resumable: bool) -> list[Part]:
     """Return what has to be known about a run that is not simply at work or done: why, its last words, and what to do."""
-    status = view.status
+    status, reason = view.status, without_command(view.status.reason)
     lines: list[Part] = []
     if view.gone:
-        return [(status.reason, "bad"), ("What is shown here was read before; escape goes back.", "muted")]
+        return [(reason, "bad"), ("What is shown here was read before; escape goes back.", "muted")]
     if status.word in ("failed", "killed", "out-of-memory", "lost"):
-        lines.append((f"{status.word}: {status.reason}", "bad"))
+        lines.append((f"{status.word}: {reason}", "bad"))
         last = view.ending.get("last_lines")
         said = [str(line) for line in last if str(line).strip()] if isinstance(last, list) else []
         words = [text_line(line.encode("utf-8", "replace")).text for line in said]
-        lines += [(f"  {line}", "muted") for line in words[-SHOWN_LINES:] if line.strip().removeprefix("error: ") not in status.reason]
-    elif status.word in ("stopped", "stalled", "queued"):
-        lines.append((status.reason, "warn"))
+        lines += [(f"  {line}", "muted") for line in words[-SHOWN_LINES:] if line.strip().removeprefix("error: ") not in reason]
+    elif status.word in ("stopped", "stalled", "queued") or status.orphaned:
+        lines.append((reason, "warn"))
     elif status.word == "stopping":
         left = None if view.stop_deadline is None else max(view.stop_deadline - view.at, 0.0)
         until = "" if left is None else f"; it is killed in {left:.0f} s if it has not by then"
         lines.append((f"it writes a checkpoint and stops{until} (x: at once)", "warn"))
     if resumable:
-        lines.append(("r starts it" if status.word == "queued" else "r goes on from the last checkpoint", "accent"))
+        offer = "r starts it" if status.word == "queued" else "r goes on from the last checkpoint"
+        lines.append(("r has it go on once that is written; x ends it at once" if status.orphaned else offer, "accent"))
     lines += [(f"broken file: {problem}", "warn") for problem in view.problems]
     if view.summary.get("select") == "best_on_test" and results_of(view.summary):
         lines.append(("These accuracies are the best of all measurements on the test set, which flatters.", "warn"))
@@ -150,7 +152,8 @@ class RunHeader(Cells):
         if since is None:
             return ""
         if view.status.alive:
-            return f"for {short_duration(view.at - since)}"
+            left = view.left.run
+            return f"for {short_duration(view.at - since)}{'' if left is None else f', done in about {short_duration(left)}'}"
         return f"at {clock(since, view.at)}"
 
 
@@ -264,9 +267,7 @@ class Facts(Cells):
         results = self._draw_results(canvas, width)
         y, x = (0, width + 3) if two and results else (results + bool(results), 0)
         for name, value in self._facts:
-            lines = wrapped(value, width - LABEL)
-            if name == "folder":
-                lines = [value[start : start + width - LABEL] for start in range(0, len(value), max(width - LABEL, 8))]
+            lines = broken(value, max(width - LABEL, 8)) if name == "folder" else wrapped(value, width - LABEL)
             canvas.put(x, y, name, "muted")
             for line in lines:
                 canvas.put(x + LABEL, y, line, "", width - LABEL)

@@ -41,6 +41,7 @@ class Form(VerticalScroll, can_focus=False):
 
     def on_mount(self) -> None:
         """Keep what is asked for on every change."""
+        self.heading = self.query(Heading).first()  # has the colours of all lines
         self.fields = {line.key: line for line in self.query(FieldLine)}
         self.groups = {line.group.section: line for line in self.query(GroupLine)}
 

@@ -73,14 +73,19 @@ class FormLine(Cells, can_focus=True):
 
     def go(self, step: int) -> None:
         """Have the form go so many lines further."""
-        self.query_ancestor("Form").go(self, step)  # type: ignore[attr-defined] - which is made of lines and cannot be imported here
+        self._form.go(self, step)
+
+    @property
+    def _form(self) -> Any:
+        """Return the form, which is made of lines and cannot be imported here."""
+        return self.query_ancestor("Form")
 
     @classmethod
     def _get_component_classes(cls) -> frozenset[str]:
         return frozenset()
 
     def _component(self, name: str) -> Style:
-        return self.screen.query(Heading).first()._component(name)
+        return self._form.heading._component(name)
 
     def watch_has_focus(self, _has_focus: bool) -> None:
         """Draw the cursor, or take it away."""

@@ -56,8 +56,12 @@ def happenings(listings: Sequence[Listing], told: Sequence[tuple[float, str, str
 
 def _of_run(at: float, listing: Listing) -> Line:
     run, status = listing.run, listing.status
-    words = f"began {run.id}" if status.word in ("running", "starting") else f"{run.id} {status.word}: {short_reason(status.reason)}"
-    if status.word == "done":
+    words = f"{run.id} {status.word}: {short_reason(status.reason)}"
+    if status.word in ("running", "starting"):
+        words = f"began {run.id}"
+    elif status.word == "stopped":
+        words = f"stopped {run.id}"
+    elif status.word == "done":
         best = top1(listing)
         words = f"finished {run.id}{'' if best is None else f', top-1 {best:.2f} %'}"
     return at, status_glyph(status.word), status_style(status.word), f"{run.project}: {words}"

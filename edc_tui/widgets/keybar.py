@@ -1,13 +1,19 @@
 """The bottom line: the keys that do something now, as many as fit; each can be clicked."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rich.cells import cell_len
 from textual import events
-from textual.app import App
 from textual.screen import Screen
 
+from edc_tui.keys import KEYS, every_key
 from edc_tui.widgets.cells import Canvas, Cells
+
+PLACES = {key.id: place for place, key in enumerate(every_key().values())}
+# What these do stands at the right, also where a screen takes the same key in its own way, to go back or to leave.
+OF_APP = {name: place for place, key in enumerate(KEYS["app"]) if key.show for name in (key.id, key.key)}
 
 
 @dataclass(frozen=True)
@@ -20,7 +26,7 @@ class Entry:
 
 
 class KeyBar(Cells):
-    """Lists the keys of the focused widget and the screen, and at the right end those of the app, which always find room."""
+    """Lists the keys of the focused widget, then of the screen, as their tables do, and at the right those that always find room."""
 
     COMPONENT_CLASSES = {"cells--key"}
     DEFAULT_CSS = """
@@ -42,13 +48,20 @@ class KeyBar(Cells):
     def _bindings_changed(self, screen: Screen[object]) -> None:
         if screen is not self.screen or not self.is_attached:
             return
-        own, of_app = {}, {}
+        rooms: dict[object, int] = {}  # the focused widget's first
+        own: list[tuple[tuple[int, int], Entry]] = []
+        of_app: list[tuple[int, Entry]] = []
         for active in screen.active_bindings.values():
             binding = active.binding
+            room = rooms.setdefault(active.node, len(rooms))
             if binding.show and active.enabled:
-                place = of_app if isinstance(active.node, App) else own
-                place.setdefault(binding.action, Entry(binding.key, self.app.get_key_display(binding), binding.description))
-        found = list(own.values()), list(of_app.values())
+                entry = Entry(binding.key, self.app.get_key_display(binding), binding.description)
+                place = OF_APP.get(binding.id or "", OF_APP.get(binding.key))
+                if place is not None:
+                    of_app.append((place, entry))
+                else:
+                    own.append(((room, PLACES.get(binding.id or "", 0)), entry))
+        found = _in_order(own), _in_order(of_app)
         if found != (self._entries, self._of_app):
             self._entries, self._of_app = found
             self.redraw()
@@ -76,6 +89,14 @@ class KeyBar(Cells):
         for start, end, key in self._places:
             if start <= event.x < end:
                 self.app.simulate_key(key)
+
+
+def _in_order(entries: Sequence[tuple[Any, Entry]]) -> list[Entry]:
+    """Return entries in the order of their ranks, each deed once."""
+    found: dict[str, Entry] = {}
+    for _, entry in sorted(entries, key=lambda ranked: ranked[0]):
+        found.setdefault(entry.description, entry)
+    return list(found.values())
 
 
 def _width(entry: Entry) -> int:

@@ -20,7 +20,6 @@ MARKS = {"info": " ", "warning": "!", "error": "✗"}
 class LogTail(Cells, can_focus=True):
     """The last lines of one of two logs under a line that names it; follows the end until one scrolls up."""
 
-    ALLOW_MAXIMIZE = True
     BINDINGS: list[Binding] = bindings("log")
     COMPONENT_CLASSES = {"cells--title", "cells--match"}
     DEFAULT_CSS = """

@@ -72,7 +72,7 @@ def lay_out(
             continue
         columns = max(min(per_class, pane_width // tile_width), 1)
         block = max(columns * tile_width, NARROWEST_BLOCK)
-        across = max(pane_width // block, 1) if columns >= per_class and panes == 1 else 1
+        across = max(pane_width // block, 1) if columns >= per_class else 1
         layout = Layout(one, tile_width, tile_height, pane_width, columns, across, rows // tile_height)
         enough = layout.classes * columns >= min(classes * per_class, WISHED_IN_ALL)
         if enough and layout.classes >= min(classes, WISHED_CLASSES) and columns >= min(per_class, WISHED_IMAGES):

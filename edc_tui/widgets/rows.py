@@ -135,6 +135,7 @@ class Rows(Cells, can_focus=True):
                 text, style = row.cells[index]
                 text = cut(text, width)
                 offset = width - cell_len(text) if self.columns[index].right else 0
+                style = style.replace("muted", "") if mark else style  # faint on the cursor's colour is hard to read
                 canvas.put(x + max(offset, 0), y, text, f"{style} {mark}".strip(), width)
         if scrolls:
             draw_scroll(canvas, below=1, page=page, top=self.top, lines=len(self.rows))

@@ -10,7 +10,7 @@ from textual.message import Message
 from edc_tui.feed import View
 from edc_tui.widgets.cells import Canvas, Cells, cut
 from edc_tui.widgets.facts import costs
-from edc_tui.words import bar, fraction, seconds_left
+from edc_tui.words import bar, fraction
 from engine.commands.progress import rate
 from engine.commands.tables import seconds
 from engine.runs.events import number
@@ -56,19 +56,6 @@ def stage_states(view: View) -> list[StageState]:
         part = 1.0 if status == "done" else (finished + begun) / steps
         states.append(StageState(name, state, finished, steps, min(part, 1.0), took))
     return states
-
-
-def stage_left(view: View) -> float | None:
-    """Return the seconds that the current stage still takes, judged by its rate and by its steps so far; None when it cannot be told."""
-    status = view.status
-    here = seconds_left(status.done, status.total, status.rate)
-    if not status.alive or here is None or status.stage not in view.stages:
-        return None
-    steps = view.steps(status.stage)
-    waiting = [name for name, facts in steps.items() if facts.get("status") == "waiting" and name != status.step]
-    took = [number(facts.get("seconds")) or 0.0 for facts in steps.values() if facts.get("status") == "done" and not facts.get("reused")]
-    each = sum(took) / len(took) if took else status.total / status.rate  # seconds_left tells neither is zero
-    return here + len(waiting) * each
 
 
 class StageStrip(Cells):
@@ -159,7 +146,7 @@ class StageStrip(Cells):
         count = "at work" if status.alive else ""
         if status.total:
             count = f"{status.done or 0:,.0f}/{status.total:,.0f} {status.unit or ''}".rstrip()
-        left = stage_left(view)
+        left = view.left.stage
         speed = rate(status.rate) if status.rate and status.alive else ""
         facts = [count, speed, "" if left is None else f"{duration(left)} left"]
         right = "  ".join(f"{fact:>{width}}" for fact, width in zip(facts, (len(count), 8, 13), strict=True) if fact)

@@ -135,6 +135,20 @@ def _amount(work: Work, like: Likeness) -> float | None:
     return amount if math.isfinite(amount) and amount > 0 else None
 
 
+def frozen_values(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what a run.toml says of its steps: the flat values of its project, and the facts, as `work_of` takes both."""
+    from engine.project.resolve import flatten
+
+    found = tables(dict(content))
+    frozen = found.pop("frozen", {})
+    classes = frozen.get("classes")
+    facts = {name: frozen.get(name) for name in EVERYWHERE} | {
+        "data": frozen.get("data_fingerprint"),
+        "classes": len(classes) if isinstance(classes, list) else None,
+    }
+    return flatten(found), facts
+
+
 def past_work(projects: Path, *, host: str | None = None) -> list[PastWork]:
     """Return what the finished steps of the latest runs took, newest first, of runs made on `host` (default this machine)."""
     host = platform.node() if host is None else host
@@ -150,22 +164,15 @@ def past_work(projects: Path, *, host: str | None = None) -> list[PastWork]:
 @lru_cache(maxsize=2 * LATEST_RUNS)
 def _steps_of(run: Run, mark: FileMark) -> tuple[str, tuple[PastWork, ...]]:
     """Return the host of a run and its finished steps; `mark` is its summary's, so that it is read once."""
-    from engine.project.resolve import flatten
-
     summary, _ = read_object(run.summary)
     try:
         content = read_run_toml(run)
     except UserError:
         return "", ()
-    frozen, steps = content.pop("frozen", None), (summary or {}).get("steps")
+    frozen, steps = content.get("frozen"), (summary or {}).get("steps")
     if not isinstance(frozen, dict) or not isinstance(steps, dict):
         return "", ()
-    classes = frozen.get("classes")
-    facts = {name: frozen.get(name) for name in EVERYWHERE} | {
-        "data": frozen.get("data_fingerprint"),
-        "classes": len(classes) if isinstance(classes, list) else None,
-    }
-    project, works = flatten(tables(content)), []
+    (project, facts), works = frozen_values(content), []
     for step, outcome in steps.items():
         stage, _, name = str(step).partition("/")
         seconds = number(outcome.get("seconds")) if isinstance(outcome, dict) else None

@@ -24,7 +24,7 @@ async def until(pilot, condition, seconds=10.0):
     """Wait until `condition(text of the screen)` holds and return the text; fails, showing the screen, when it never does."""
     begun = time.monotonic()
     while True:
-        await pilot.pause(0.05)
+        await pilot.pause(0.02)
         text = screen_text(pilot.app)
         if condition(text):
             return text

@@ -3,11 +3,23 @@
 import time
 
 import pytest
+from app_driver import write_metrics
+from run_driver import SYNTHESIS, stages, synthesis
+from textual import _wait
 
+import edc_tui.app
 from engine.files import write_json
 from engine.runs.events import EventLog, write_heartbeat
 from engine.runs.layout import Run
 from engine.runs.store import create_run
+
+
+@pytest.fixture(autouse=True)
+def in_quick_time(monkeypatch):
+    """Look at files five times a second, and at whether the app has come to rest after each key 200 times rather than 50."""
+    monkeypatch.setattr(edc_tui.app, "TICK_SECONDS", 0.2)
+    monkeypatch.setattr(_wait, "SLEEP_GRANULARITY", 0.005)
+    monkeypatch.setattr(_wait, "SLEEP_IDLE", 0.0005)
 
 
 @pytest.fixture
@@ -107,3 +119,18 @@ def live_run(projects, make_run):
         return run, beat
 
     return make
+
+
+@pytest.fixture
+def synthesising(live_run):
+    """A run in the midst of its synthesis; gives (run, beat)."""
+    steps = {
+        "squeeze/convnet-w32": {"status": "done", "reused": True, "seconds": 12.5, "folder": "1-squeeze/convnet-w32"},
+        "synthesise/condensed": {"status": "running", "folder": SYNTHESIS},
+    }
+    facts = {"dataset": "digits", "method": "edc", "ipc": 10, "seed": 3, "device": "cuda:0", "precision": "bfloat16"}
+    run, beat = live_run("live", step="condensed", stages=stages("synthesise"), steps=steps, observers={"convnet-w32": 93.21}, **facts)
+    write_metrics(run.stages / SYNTHESIS, synthesis(200))
+    write_metrics(run.stages / "1-squeeze/convnet-w32", [(step, {"loss": 2.0 / step}) for step in range(1, 40)])
+    beat(done=200, total=400, rate=10.0)
+    return run, beat

@@ -2,6 +2,7 @@
 
 import pytest
 from app_driver import screen_svg, screen_text, until, use
+from textual.widgets import Input
 
 from edc_tui.app import EdcApp
 from edc_tui.cli import farewell
@@ -46,6 +47,21 @@ class TestTheCommandPalette:
 
         use(projects, doings)
         assert [found.id for found in opened] == [run.id]
+
+
+class TestWhatIsTyped:
+    def test_no_cursor_blinks_since_that_would_send_bytes_for_ever(self, projects, make_run):
+        make_run("first")
+
+        async def doings(pilot, app):
+            fields = []
+            for keys in (("slash",), ("escape", "ctrl+p"), ("escape", "n", "slash")):
+                await pilot.press(*keys)
+                await until(pilot, lambda text: isinstance(app.focused, Input))
+                fields.append(app.focused)
+            return [field.cursor_blink for field in fields]
+
+        assert use(projects, doings) == [False, False, False]
 
 
 class TestColours:

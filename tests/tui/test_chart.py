@@ -255,7 +255,9 @@ class TestMetricFiles:
 
     def test_broken_lines_are_left_out(self, tmp_path):
         path = tmp_path / "metrics.jsonl"
-        path.write_bytes(b'{"t":1,"s":1,"k":{"loss":1.0}}\n\x00\xffgarbage\n{"t":1,"s":"two","k":3}\n{"t":2,"s":2,"k":{"loss":"NaN"}}\n{"t":3,"s":')
+        path.write_bytes(
+            b'{"t":1,"s":1,"k":{"loss":1.0}}\n\x00\xffgarbage\n{"t":1,"s":"two","k":3}\n{"t":2,"s":2,"k":{"loss":"NaN"}}\n{"t":3,"s":'
+        )
         curves = CurveFile(path)
         curves.read()
         assert (len(curves.series["loss"]), curves.series["loss"].diverged, curves.bad_lines) == (2, 2, 1)
@@ -410,6 +412,12 @@ class TestTheChart:
 
     def test_without_points_it_says_why(self):
         assert "no points yet" in shown(Chart(), title="loss", lines=lines(Series()), empty="no points yet")
+
+    def test_lines_that_have_ended_end_at_the_right_edge(self):
+        values = [float(step) for step in range(1, 41)]
+        growing, ended = (shown(Chart(), title="loss", lines=lines(series_of(values)), ended=ended) for ended in (False, True))
+        ends = [max(row.find(MARKERS[0]) for row in text.splitlines()[1:]) for text in (growing, ended)]
+        assert ends[0] < 0.9 * max(map(len, growing.splitlines())) and ends[1] >= max(map(len, ended.splitlines())) - 1
 
     def test_names_from_files_cannot_steer_the_terminal(self):
         text = shown(Chart(), title="[red]loss", lines=[Line("a\x1b[2J\nb[/]", series_of([1.0]))])

@@ -8,6 +8,7 @@ from edc_tui.app import EdcApp
 from edc_tui.keys import KEYS
 from edc_tui.pictures import FILE_NAME, step_folder
 from edc_tui.screens.gallery import GalleryScreen
+from edc_tui.widgets.picture_grid import lay_out
 
 SIZE = (120, 40)
 
@@ -204,6 +205,10 @@ class TestSideBySide:
             await until(pilot, lambda text: "initial" not in text)
 
         gallery(projects, [finished], story)
+
+    def test_classes_of_one_image_use_the_room_of_a_pane_as_they_do_alone(self):
+        both = lay_out(118, 38, image=(16, 16), per_class=1, classes=10, panes=2)
+        assert both.across == 3 and str(both.scale) == "1:1" and both.classes >= 10
 
     def test_two_runs_stand_beside_each_other_with_the_same_class_in_line(self, projects, finished, make_run):
         other = make_run("others")

@@ -1,57 +1,19 @@
-"""What a user sees and does on the home screen."""
+"""What a user sees on the home screen, and how one goes about in it."""
 
 import os
 import time
-from functools import partial
 from importlib import resources
 from pathlib import Path
 
-import app_driver
 import pytest
 from app_driver import check_snapshot, screen_text, until
+from home_driver import SIZES, lines_with, look, use
 from textual.widgets import Input
 
 from edc_tui.app import EdcApp
-from edc_tui.screens.dialogs import Confirm
 from edc_tui.screens.home import HomeScreen
 from edc_tui.watch import Lister
 from engine.files import write_json
-
-SIZES = [(80, 24), (120, 40), (200, 60)]
-
-
-class Recorder(EdcApp):
-    """The app, with other screens written down rather than opened."""
-
-    def __init__(self, *args, **options):
-        super().__init__(*args, **options)
-        self.opened = []
-
-    def open_run(self, run):
-        self.opened.append(("run", run.id))
-
-    def open_project(self, path):
-        self.opened.append(("project", path))
-
-    def open_compare(self, runs):
-        self.opened.append(("compare", [run.id for run in runs]))
-
-    def open_gallery(self, runs):
-        self.opened.append(("gallery", [run.id for run in runs]))
-
-
-use = partial(app_driver.use, make=Recorder)
-
-
-def look(projects, size=(120, 40)):
-    async def doings(pilot, app):
-        return screen_text(app)
-
-    return use(projects, doings, size)
-
-
-def lines_with(text, word):
-    return [line for line in text.splitlines() if word in line]
 
 
 class TestAnEmptyFolder:
@@ -128,15 +90,15 @@ class TestTheList:
         run, beat = live_run()
         beat(done=45, total=100, rate=5.0)
         line = lines_with(look(projects), run.id)[0]
-        assert "▶ running" in line and "synthesise" in line and " 45 " in line and "11 s" in line
+        assert "▶ running" in line and "synthesise" in line and " 45% " in line and "11 s" in line
 
     def test_follows_a_run_as_it_goes_on(self, projects, live_run):
         run, beat = live_run()
 
         async def doings(pilot, app):
-            await until(pilot, lambda text: " 10 " in lines_with(text, run.id)[0])
+            await until(pilot, lambda text: " 10% " in lines_with(text, run.id)[0])
             beat(done=77, total=100)
-            await until(pilot, lambda text: " 77 " in lines_with(text, run.id)[0])
+            await until(pilot, lambda text: " 77% " in lines_with(text, run.id)[0])
 
         use(projects, doings)
 
@@ -289,155 +251,6 @@ class TestSortingAndFiltering:
 
         text = use(projects, doings)
         assert "▾" not in text and "first  2" in text
-
-
-class TestMarks:
-    def test_marked_runs_are_compared_in_the_order_of_their_marks(self, projects, make_run):
-        runs = [make_run("first") for _ in range(3)]
-
-        async def doings(pilot, app):
-            await pilot.press("j", "space", "space", "c")
-            return app.opened
-
-        assert use(projects, doings) == [("compare", [runs[2].id, runs[1].id])]
-
-    def test_one_mark_is_not_enough_to_compare_and_the_key_is_not_offered(self, projects, make_run):
-        make_run("first")
-
-        async def doings(pilot, app):
-            await pilot.press("j")
-            assert "Compare" not in screen_text(app)
-            await pilot.press("space", "c")
-            return app.opened
-
-        assert use(projects, doings) == []
-
-    def test_escape_takes_the_marks_back(self, projects, make_run):
-        make_run("first")
-
-        async def doings(pilot, app):
-            await pilot.press("j", "space")
-            assert "1 marked" in screen_text(app)
-            await pilot.press("escape")
-            assert "marked" not in screen_text(app)
-
-        use(projects, doings)
-
-
-class TestDoingSomethingToRuns:
-    def test_stop_asks_and_says_what_will_happen_and_then_asks_the_run(self, projects, live_run):
-        run, _ = live_run()
-
-        async def doings(pilot, app):
-            await pilot.press("j", "x")
-            text = await until(pilot, lambda text: "Stop run" in text)
-            assert "A checkpoint is written" in text and "synthesise at 10 of 100" in text
-            assert not run.stop_request.exists()
-            await pilot.press("y")
-            await until(pilot, lambda text: "was asked to stop" in text)
-
-        use(projects, doings)
-        assert run.stop_request.exists()
-
-    def test_stop_is_not_offered_for_a_run_that_is_done(self, projects, make_run):
-        make_run("first")
-
-        async def doings(pilot, app):
-            await pilot.press("j", "x")
-            assert "Stop" not in screen_text(app) and isinstance(app.screen, HomeScreen)
-
-        use(projects, doings)
-
-    def test_remove_asks_with_no_as_the_answer_of_enter(self, projects, make_run):
-        run = make_run("first")
-
-        async def doings(pilot, app):
-            await pilot.press("j", "d")
-            await until(pilot, lambda text: "This cannot be undone." in text)
-            await pilot.press("enter")
-            assert run.folder.exists()
-            await pilot.press("d")
-            await until(pilot, lambda text: "This cannot be undone." in text)
-            await pilot.press("y")
-            await until(pilot, lambda text: f"removed {run.id}" in text)
-
-        use(projects, doings)
-        assert not run.folder.exists()
-        assert (projects / "first.toml").exists()
-
-    def test_several_marked_runs_are_removed_together(self, projects, make_run):
-        runs = [make_run("first") for _ in range(3)]
-
-        async def doings(pilot, app):
-            await pilot.press("j", "space", "space", "d")
-            await until(pilot, lambda text: "Remove 2 runs?" in text)
-            await pilot.press("y")
-            await until(pilot, lambda text: "removed 2 runs" in text)
-
-        use(projects, doings)
-        assert [run.folder.exists() for run in runs] == [True, False, False]
-
-    def test_resume_says_where_it_goes_on_and_starts_it(self, projects, make_run, monkeypatch):
-        run = make_run("first", status="stopped")
-        started = []
-        monkeypatch.setattr("engine.runs.process.start_detached", lambda folder: started.append(folder) or 1)
-
-        async def doings(pilot, app):
-            await pilot.press("j", "r")
-            assert "last checkpoint" in screen_text(app)
-            await pilot.press("y")
-            await until(pilot, lambda text: "goes on" in text)
-
-        use(projects, doings)
-        assert started == [run.folder]
-
-    def test_what_goes_wrong_is_told_in_one_line_and_stays_in_the_list(self, projects):
-        (projects / "bad.toml").write_text('schema = 1\n[dataset]\nname = "nosuch"\n')
-
-        async def doings(pilot, app):
-            await pilot.press("s")
-            return await until(pilot, lambda text: "nosuch" in text.partition("lately")[2], seconds=30)
-
-        assert "bad.toml:3: dataset.name" in use(projects, doings)
-
-    def test_start_says_what_it_will_do_before_it_does_it(self, projects):
-        (projects / "small.toml").write_text('schema = 1\n[dataset]\nname = "digits"\n[condense]\nmethod = "edc"\nipc = 1\n')
-
-        async def doings(pilot, app):
-            await pilot.press("s")
-            text = await until(pilot, lambda text: "Start small?" in text, seconds=30)
-            await pilot.press("escape")
-            return text
-
-        text = use(projects, doings)
-        assert "It begins a new run." in text and "in the background" in text
-        assert not (projects / "small").exists()
-
-
-class TestDialogs:
-    def test_a_click_beside_the_box_means_no(self, projects, make_run):
-        run = make_run("first")
-
-        async def doings(pilot, app):
-            await pilot.press("j", "d")
-            await until(pilot, lambda text: isinstance(app.screen, Confirm))
-            await pilot.click(offset=(1, 1))
-            assert isinstance(app.screen, HomeScreen)
-
-        use(projects, doings)
-        assert run.folder.exists()
-
-    def test_the_arrows_go_from_button_to_button(self, projects, make_run):
-        run = make_run("first")
-
-        async def doings(pilot, app):
-            await pilot.press("j", "d")
-            await until(pilot, lambda text: isinstance(app.screen, Confirm))
-            await pilot.press("left", "enter")
-            await until(pilot, lambda text: "removed" in text)
-
-        use(projects, doings)
-        assert not run.folder.exists()
 
 
 class TestThingsThatAreBroken:

@@ -120,6 +120,12 @@ class TestTheUsersKeys:
         assert "S Sort" in press(projects).splitlines()[-1]
         assert "S f6" in press(projects, "question_mark", size=(120, 120), until_shown="Runs and projects")
 
+    def test_a_key_of_the_users_own_keeps_its_place(self, projects, make_run, write):
+        make_run("first")
+        write('"home.open" = ["ctrl+o", "enter"]\n"app.quit" = "Q"\n')
+        line = press(projects, size=(80, 24), until_shown="^o Open").splitlines()[-1]
+        assert line.startswith(" ^o Open  s Start") and line.endswith("Q Leave")
+
     def test_what_is_wrong_is_told_and_the_rest_holds(self, projects, make_run, write):
         make_run("first")
         write('"home.ordre" = "S"\n"home.flat" = 3\n"home.order" = "S"\n')
@@ -139,6 +145,12 @@ class TestTheUsersKeys:
 
 
 class TestTheBottomLine:
+    def test_ends_alike_on_every_screen_also_where_a_screen_leaves_in_its_own_way(self, projects, make_run):
+        make_run("first")
+        ending = "? Help  esc Back  ^p Commands  q Leave"
+        for keys in (("n",), ("e",), ("j", "enter"), ("j", "i")):
+            assert press(projects, *keys, size=(80, 24), until_shown=ending).splitlines()[-1].endswith(ending)
+
     def test_a_click_on_a_key_does_what_it_does(self, projects, make_run):
         make_run("first")
 
