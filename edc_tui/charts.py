@@ -1,10 +1,12 @@
 """Which charts a stage has, and which lines are on them."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edc_tui.curves import CurveFile, Series
 from edc_tui.widgets.chart import Line
+from engine.project.protocols import SETS
 from engine.runs.text import printable
 
 X_NAMES = {"squeeze": "steps", "synthesise": "iterations", "evaluate": "epochs"}
@@ -51,19 +53,23 @@ def _plan(title: str, metrics: Mapping[str, str], curves: Mapping[str, CurveFile
     return ChartPlan(title, tuple(lines), "%" if percent else "", 100.0 if percent else None)
 
 
+STEP = re.compile(rf"({'|'.join(SETS)})-(.+)-seed(\d+)(-.+)?")
+
+
 def step_names(steps: Sequence[str]) -> dict[str, str]:
     """Return short names that still tell steps apart: `condensed-resnet18-seed0` is `condensed s0` where there is one student only."""
     parts = {step: _parts(step) for step in steps}
     found = [part for part in parts.values() if part is not None]
     if len(found) != len(steps) or len(steps) < 2:
         return {step: printable(step) for step in steps}
-    shown = [len({part[index] for part in found}) > 1 for index in range(3)]
-    names = {step: " ".join(printable(part[index]) for index in range(3) if shown[index]) for step, part in parts.items() if part}
+    shown = [len({part[index] for part in found}) > 1 for index in range(4)]
+    names = {
+        step: " ".join(printable(part[index]) for index in range(4) if shown[index] and part[index]) for step, part in parts.items() if part
+    }
     return names if len(set(names.values())) == len(names) else {step: printable(step) for step in steps}
 
 
-def _parts(step: str) -> tuple[str, str, str] | None:
-    """Split the name of an evaluation's step: what is trained on, the student, and the seed as `s0`."""
-    head, _, seed = step.rpartition("-seed")
-    trained_on, _, student = head.partition("-")
-    return (trained_on, student, f"s{seed}") if trained_on and student and seed.isdigit() else None
+def _parts(step: str) -> tuple[str, str, str, str] | None:
+    """Split the name of an evaluation's step: what is trained on, the student, the seed as `s0`, and what tells its evaluation."""
+    found = STEP.fullmatch(step)
+    return (found[1], found[2], f"s{found[3]}", (found[4] or "").replace("-", " ").strip()) if found else None

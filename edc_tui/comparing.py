@@ -25,6 +25,7 @@ from engine.runs.text import printable
 
 TEXT_FORMS = {".csv": "csv", ".md": "markdown", ".tex": "latex", ".json": "json"}
 PICTURES = (".svg", ".png")
+OWN = re.compile(r"condensed(?:-(.+)-seed\d+)?")  # steps of the method's own evaluation
 LOOK_SECONDS = 0.3  # how long one look reads on before it shows what it has
 PLOT_SECONDS = 180.0  # after which a plot is given up
 
@@ -221,7 +222,10 @@ class CurveStore:
             for stage in SHOWN_METRICS:
                 folder = Path(facts.folder) / "stages" / f"{STAGES.index(stage) + 1}-{stage}"
                 for path in sorted(folder.glob("condensed*/metrics.jsonl")):
-                    student = path.parent.name.removeprefix("condensed").removeprefix("-").rpartition("-seed")[0]
+                    step = OWN.fullmatch(path.parent.name)
+                    if step is None:  # under another protocol or with other labels: another task
+                        continue
+                    student = step[1] or ""
                     found.setdefault((stage, student if stage == "evaluate" else ""), []).append(self._file(path))
         return found
 

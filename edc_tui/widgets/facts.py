@@ -10,10 +10,10 @@ from rich.cells import cell_len
 from edc_tui.feed import View, text_line
 from edc_tui.widgets.cells import Canvas, Cells, broken, cut
 from edc_tui.words import short_duration, status_glyph, status_style, without_command
-from engine.commands.report import SET_ORDER
 from engine.commands.tables import count, percent, seconds, size
 from engine.runs.events import number
 from engine.runs.layout import Run, tables
+from engine.runs.results import base_set, result_name, set_place
 from engine.runs.text import clock, printable
 
 Part = tuple[str, str]  # text and style
@@ -22,11 +22,10 @@ SHOWN_LINES = 6  # of what a failed worker said last
 
 
 def results_of(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return a summary's results, student by student: condensed, random, the whole dataset."""
+    """Return a summary's results, student by student: the method's own evaluation first, in it condensed, random, the others."""
     found = summary.get("results")
     rows = [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
-    order = {name: place for place, name in enumerate(SET_ORDER)}
-    return sorted(rows, key=lambda row: (str(row.get("student")), order.get(str(row.get("set")), len(order))))
+    return sorted(rows, key=lambda row: (str(row.get("student")), set_place(result_name(row))))
 
 
 def fact_rows(view: View, run: Run) -> list[tuple[str, str]]:
@@ -212,7 +211,9 @@ class ResultTable(Cells):
     def draw(self, canvas: Canvas) -> None:
         """Draw the table."""
         student = min(max((cell_len(printable(row.get("student"))) for row in self._rows), default=7), max(canvas.width - 54, 12))
-        columns = [("student", student, "<"), ("trained on", 10, "<"), ("top-1 %", 13, ">"), ("over random", 13, ">")]
+        longest = max((cell_len(printable(result_name(row))) for row in self._rows), default=10)
+        trained_on = min(longest, max(canvas.width - 43 - student, 10))
+        columns = [("student", student, "<"), ("trained on", max(trained_on, 10), "<"), ("top-1 %", 13, ">"), ("over random", 13, ">")]
         columns += [("top-5 %", 13, ">"), ("seeds", 5, ">")]
         while sum(width + 2 for _, width, _ in columns) - 2 > canvas.width and len(columns) > 3:
             columns.pop()
@@ -237,7 +238,7 @@ def result_cells(row: dict[str, Any], *, named: bool) -> list[Part]:
     seeds = row.get("seeds")
     return [
         (printable(row.get("student")) if named else "", ""),
-        (printable(row.get("set")), style),
+        (printable(result_name(row)), style),
         (percent(row.get("top1")), style),
         (gain, "good" if gain.startswith("+") else "bad"),
         (percent(row.get("top5")), ""),
@@ -257,7 +258,9 @@ class Facts(Cells):
     def show(self, view: View, *, with_results: bool) -> None:
         """Show a view's facts, and its results if nothing else does."""
         self._facts = fact_rows(view, self._run)
-        self._results = results_of(view.summary) if with_results else []
+        # What there is room for while the run goes on: the method's own evaluation.
+        results = results_of(view.summary) if with_results else []
+        self._results = [row for row in results if (name := result_name(row)) == base_set(name)]
         self.redraw()
 
     def draw(self, canvas: Canvas) -> None:

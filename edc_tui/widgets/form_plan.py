@@ -1,5 +1,6 @@
 """Beside the form: what the project would do, planned in a thread that never keeps the screen or the way out waiting."""
 
+import textwrap
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -152,7 +153,19 @@ class PlanView(Cells):
 
     def _show(self, rows: list[list[Part]], plan: Outline | None) -> None:
         self._rows, self._table = rows, plan
-        self.styles.height = len(rows) if plan is None else len(rows) + len(plan.stages) + 1 + len(summary_lines(plan))
+        self._fit()
+
+    def on_resize(self) -> None:
+        """Break the warnings anew."""
+        self._fit()
+
+    def _fit(self) -> None:
+        """Take as many lines as there is to say at this width."""
+        plan, lines = self._table, len(self._rows)
+        if plan is not None:
+            lines += len(plan.stages) + 1 + len(summary_lines(plan)) + len(warning_lines(plan, self.content_size.width))
+        if self.styles.height is None or self.styles.height.value != lines:
+            self.styles.height = lines
         self.redraw()
 
     def draw(self, canvas: Canvas) -> None:
@@ -167,7 +180,7 @@ class PlanView(Cells):
         for stage in self._table.stages:
             y += 1
             self._line(canvas, y, stage_cells(stage))
-        for parts in summary_lines(self._table):
+        for parts in [*summary_lines(self._table), *warning_lines(self._table, canvas.width)]:
             y += 1
             canvas.parts(0, y, parts)
 
@@ -197,6 +210,15 @@ def stage_cells(stage: StageOutline) -> list[Part]:
         (size(stage.bytes) if stage.bytes else "", style),
         time,
     ]
+
+
+def warning_lines(plan: Outline, width: int) -> list[list[Part]]:
+    """Return what is to be said against the project, each warning under its key, broken between words at `width` cells."""
+    lines: list[list[Part]] = []
+    for warning in plan.warnings:
+        first, *rest = textwrap.wrap(f"{warning.key}: {warning.text}", max(width - 2, 20), break_on_hyphens=False)
+        lines += [[("! ", "warn"), (first, "")], *([("  ", ""), (line, "muted")] for line in rest)]
+    return lines
 
 
 def compact(number: int) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def cautions(request: Request) -> list[Warning]:
     """Return the warnings about a project on this machine: its memory, its disk, and the time that past runs let expect."""
-    return warnings(request.plan, Machine(memory_bytes(request.plan.device), _free_disk(request.projects), seconds_to_do(request)))
+    return warnings(request.plan, Machine(memory_bytes(request.plan.device), free_disk(request.projects), seconds_to_do(request)))
 
 
 def seconds_to_do(request: Request) -> float | None:
@@ -41,7 +41,8 @@ def seconds_to_do(request: Request) -> float | None:
     return sum(known) if known else None
 
 
-def _free_disk(folder: Path) -> int | None:
+def free_disk(folder: Path) -> int | None:
+    """Return the free bytes where a folder lies, None where there is no such place."""
     try:
         return shutil.disk_usage(folder).free
     except OSError:

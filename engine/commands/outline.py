@@ -4,10 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.commands.cautions import free_disk
 from engine.commands.request import in_cache, plan_here
 from engine.project.plan import STAGES, Step, told
 from engine.project.resolve import Resolved, flatten
+from engine.project.warnings import Machine, Warning, warnings
 from engine.runs.estimates import estimate, past_work, work_of
+from engine.runs.memory import memory_bytes
 from engine.runs.store import latest_unfinished
 from engine.stages.cache import cache_folder
 
@@ -37,7 +40,8 @@ class Outline:
     device: str
     precision: str
     stages: tuple[StageOutline, ...]
-    resumes: str | None  # id of the unfinished run that would go on
+    resumes: str | None
+    warnings: tuple[Warning, ...] = ()  # id of the unfinished run that would go on
 
     @property
     def steps(self) -> int:
@@ -89,6 +93,8 @@ def outline(resolved: Resolved, *, projects: Path, name: str) -> Outline:
         steps = sum(step.stage == stage for step in plan.steps)
         if steps:
             stages.append(_stage(stage, steps, [step for step in to_do if step.stage == stage], times))
+    known = [seconds for seconds in times.values() if seconds is not None]
+    machine = Machine(memory_bytes(plan.device), free_disk(projects), sum(known) if known else None)
     return Outline(
         classes=len(source.classes),
         resolution=source.resolution,
@@ -98,6 +104,7 @@ def outline(resolved: Resolved, *, projects: Path, name: str) -> Outline:
         precision=plan.precision,
         stages=tuple(stages),
         resumes=unfinished.id if unfinished else None,
+        warnings=tuple(warnings(plan, machine)),
     )
 
 
