@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint setup clean bench-methods bench-terminal bench-startup screenshots
+.PHONY: demo test lint setup clean bench-methods bench-evaluation bench-terminal bench-startup screenshots
 
 demo: $(READY)  ## condense a real dataset end to end in about a minute
 	$(VENV)/bin/edc run projects/quickstart.toml
@@ -19,6 +19,9 @@ setup: $(READY)
 
 bench-methods: $(READY)  ## every method and CONFIG A to G on Fashion-MNIST, hours on two cores; ARGS="--iterations 200", ARGS="--help"
 	$(VENV)/bin/python tests/bench/compare_methods.py $(ARGS)
+
+bench-evaluation: $(READY)  ## methods and controls, both protocols, hard and soft labels, IPC 1, 10, 50 on Fashion-MNIST, hours; ARGS="--help"
+	$(VENV)/bin/python tests/bench/evaluation.py $(ARGS)
 
 bench-terminal: $(READY)  ## bytes a second to the terminal, first picture, memory and processor time of the app's screens, three minutes
 	$(VENV)/bin/python tests/bench/bytes_per_second.py $(ARGS)

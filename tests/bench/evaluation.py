@@ -62,7 +62,7 @@ def row_cells(summary: Mapping[str, Any], set_name: str) -> list[str]:
             if row["protocol"] == protocol and (row["labels"] == HARD) == hard and row["augmentation"]
         }
         row, random = rows.get(set_name), rows.get("random")
-        difference = paired_difference(row, random) if row and random and set_name != "random" else None
+        difference = paired_difference(row, random) if row and random and set_name not in ("random", "full") else None
         cells += [percent(row["top1"]) if row else "", percent(difference, signed=True)]
     return cells
 
