@@ -172,7 +172,7 @@ class ProjectScreen(Screen[None]):
         if self.problems:
             right.append((f"✗ {count(len(self.problems), 'problem')}", "bad"))
         if self.draft.deviations:
-            right.append((f"◆ {len(self.draft.deviations)} not {self.draft.resolved.project.condense.method}'s", "warn"))
+            right.append((f"◆ {len(self.draft.deviations)} unlike {self.draft.resolved.project.condense.method}", "warn"))
         self.query_one(TitleLine).show(left, [], right)
 
     def _show_help(self) -> None:

@@ -286,7 +286,7 @@ def origin_words(name: str, draft: Draft) -> str:
             return "you"
         said = spoken(usual)
         if isinstance(usual, list) and len(said) > SHORT and len(usual) > 1:
-            return f"not {head.method}'s"
+            return f"unlike {head.method}"
         return f"you; {head.method}: {printable(said, SHORT)}"
     return {
         "default": "default",

@@ -20,6 +20,11 @@ def screen_svg(app) -> str:
     return app.export_screenshot(simplify=True)
 
 
+def asked(app):
+    """Return what the question in front says; the screen behind it stays in sight at both sides."""
+    return " ".join(str(line.content) for line in app.screen.query(".title, .line"))
+
+
 async def until(pilot, condition, seconds=10.0):
     """Wait until `condition(text of the screen)` holds and return the text; fails, showing the screen, when it never does."""
     begun = time.monotonic()

@@ -16,10 +16,10 @@ from engine.runs.store import create_run
 
 @pytest.fixture(autouse=True)
 def in_quick_time(monkeypatch):
-    """Look at files five times a second, and at whether the app has come to rest after each key 200 times rather than 50."""
+    """Look at files five times a second, and at whether the app has come to rest after each key 100 times rather than 50."""
     monkeypatch.setattr(edc_tui.app, "TICK_SECONDS", 0.2)
-    monkeypatch.setattr(_wait, "SLEEP_GRANULARITY", 0.005)
-    monkeypatch.setattr(_wait, "SLEEP_IDLE", 0.0005)
+    monkeypatch.setattr(_wait, "SLEEP_GRANULARITY", 0.01)
+    monkeypatch.setattr(_wait, "SLEEP_IDLE", 0.001)
 
 
 @pytest.fixture

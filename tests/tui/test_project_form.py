@@ -324,21 +324,22 @@ class TestFindingAndHelp:
 class TestKeysThatComeInOneGo:
     """Over a slow line several keys may arrive at once, before the first of them has done anything."""
 
-    async def burst(self, pilot, *names):
+    async def burst(self, pilot, *names, done=lambda: True):
+        """Send keys at once and wait a moment, and until what they do is done."""
         for name in names:
             pilot.app.simulate_key(name)
-        await pilot.pause(0.5)
+        await pilot.pause(0.3)
+        await until(pilot, lambda text: done())
 
     def test_reach_the_line_that_the_keys_before_them_led_to(self, projects):
         path = hand_written(projects)
 
         async def act(pilot, app):
-            await self.burst(pilot, "down", "down", "2", "0", "enter")
-            assert app.screen.draft.text == BY_HAND.replace("=   5 ", "=   20 ")
+            wanted = BY_HAND.replace("=   5 ", "=   20 ")
+            await self.burst(pilot, "down", "down", "2", "0", "enter", done=lambda: app.screen.draft.text == wanted)
             await self.burst(pilot, "3")
             await self.burst(pilot, "1", "up", "up", "up", "down", "down", "down", "4")
-            await self.burst(pilot, "5", "enter")
-            assert app.screen.draft.value("condense.ipc") == 45
+            await self.burst(pilot, "5", "enter", done=lambda: app.screen.draft.value("condense.ipc") == 45)
             assert app.screen.draft.given["title"] == "by hand"
 
         drive(projects, act, path=path)
@@ -348,8 +349,8 @@ class TestKeysThatComeInOneGo:
             await go(pilot, "squeeze.epochs")
             await pilot.press("enter")
             await pilot.pause()
-            await self.burst(pilot, "3", "down", "enter", "down", "down", "up", "up", "up", "7", "enter")
-            assert app.screen.draft.given["squeeze.epochs"] == 7
+            keys = ("3", "down", "enter", "down", "down", "up", "up", "up", "7", "enter")
+            await self.burst(pilot, *keys, done=lambda: app.screen.draft.given.get("squeeze.epochs") == 7)
             assert app.screen.query_one(Form).groups["observers"].open
 
         drive(projects, act)
