@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from edc_tui.feed import View
 
 KEPT_SECONDS = 60.0  # how long what past runs tell is taken to be still all they tell
-Estimate = Callable[[str, str], float | None]  # seconds that a step takes, by its stage and its name
+Estimate = Callable[[str, str, Mapping[str, Any]], float | None]  # seconds of a step, by its stage, its name and its summary
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,12 @@ def time_left(view: "View", by_past: Estimate) -> Left:
     steps = view.steps(status.stage)
     took = [number(facts.get("seconds")) or 0.0 for facts in steps.values() if facts.get("status") == "done" and not facts.get("reused")]
     each = sum(took) / len(took) if took else status.total / status.rate  # seconds_left tells neither is zero
-    known = [by_past(status.stage, name) for name in _waiting(steps) if name != status.step]
+    known = [by_past(status.stage, name, steps[name]) for name in _waiting(steps) if name != status.step]
     stage = here + sum(each if seconds is None else seconds for seconds in known)
     stages, run = list(view.stages), stage
     for later in stages[stages.index(status.stage) + 1 :]:
         steps = view.steps(later)
-        times = [by_past(later, name) for name in _waiting(steps)]
+        times = [by_past(later, name, steps[name]) for name in _waiting(steps)]
         if not steps or None in times:
             return Left(stage)
         run += sum(times)
@@ -64,11 +64,11 @@ class PastTimes:
         self._read = -KEPT_SECONDS
         self._known: dict[tuple[str, str], float | None] = {}
 
-    def estimate(self, frozen: Mapping[str, Any], stage: str, name: str) -> float | None:
+    def estimate(self, frozen: Mapping[str, Any], stage: str, name: str, told: Mapping[str, Any]) -> float | None:
         """Return the seconds that a step of the run with this run.toml will take; None when no past step is like it."""
         if time.monotonic() >= self._read + KEPT_SECONDS:
             host = tables(dict(frozen)).get("frozen", {}).get("host")  # a folder on a shared disk holds runs of other machines too
             self._past, self._read, self._known = past_work(self._projects, host=host), time.monotonic(), {}
         if (stage, name) not in self._known:
-            self._known[stage, name] = estimate(work_of(stage, name, *frozen_values(frozen)), self._past)
+            self._known[stage, name] = estimate(work_of(stage, name, *frozen_values(frozen), told), self._past)
         return self._known[stage, name]

@@ -367,8 +367,8 @@ class TestThePlan:
         async def act(pilot, app):
             await until(pilot, lambda text: "no past run" in text)
             await go(pilot, "evaluate.controls")
-            await pilot.press("enter", "space", "enter")
-            await until(pilot, lambda text: "evaluate     2 of 2" in text)
+            await pilot.press("enter", "space", "enter")  # without random images: soft and hard labels and noise for both seeds
+            await until(pilot, lambda text: "evaluate     6 of 6" in text and "without random real images" in text)
 
         drive(projects, act, path=path)
 

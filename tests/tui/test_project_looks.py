@@ -92,7 +92,7 @@ class TestLooks:
             await go(pilot, "evaluate.epochs")
             await types(pilot, "30")
             await pilot.press("enter", "p")
-            return await until(pilot, lambda text: "4 of 4    6,000" in text and "+ epochs" in text)
+            return await until(pilot, lambda text: "10 of 10   15,000" in text and "+ epochs" in text)
 
         check_snapshot(f"project-plan-{size[0]}x{size[1]}", drive(projects, act, path=path, size=size))
 

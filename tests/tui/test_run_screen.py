@@ -321,15 +321,17 @@ class TestWhatIsWorkedOut:
         assert RunFeed(run).look().view.left.stage == pytest.approx(10 + 30)
 
     def test_the_time_left_of_the_whole_run_is_that_of_past_runs_like_it(self, projects, live_run, make_run):
+        told = {"student": "a", "protocol": "published", "labels": "online"}
         steps = {
             "synthesise/condensed": {"status": "running", "seconds": 9.0, "folder": SYNTHESIS},
-            "evaluate/condensed-a-seed0": {"status": "waiting", "folder": "6-evaluate/a"},
-            "evaluate/random-a-seed0": {"status": "waiting", "folder": "6-evaluate/b"},
+            "evaluate/condensed-a-seed0": {"status": "waiting", "folder": "6-evaluate/a", "set": "condensed", **told},
+            "evaluate/random-a-seed0": {"status": "waiting", "folder": "6-evaluate/b", "set": "random", **told},
         }
         run, beat = live_run("left", step="condensed", stages=stages("synthesise"), steps=steps)
         beat(done=60, total=100, rate=4.0)
         assert RunFeed(run).look().view.left == Left(10.0, None)  # nobody knows how long a student takes
-        past = make_run("past", steps={"evaluate/condensed-a-seed7": {"status": "done", "seconds": 1795.0}})
+        earlier = {"status": "done", "seconds": 1795.0, "set": "condensed", **told}
+        past = make_run("past", steps={"evaluate/condensed-a-seed7": earlier})
         for one in (run, past):
             frozen = f'host = "{platform.node()}"\ndevice = "cpu"\nclasses = ["a", "b"]\n'
             one.run_toml.write_text(one.run_toml.read_text() + frozen + "[evaluate]\nepochs = 300\n")
