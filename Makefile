@@ -10,7 +10,7 @@ demo: $(READY)  ## condense a real dataset end to end in about a minute
 
 test: $(READY)  ## all tests, under ten minutes on two cores, no GPU and no network needed
 	$(VENV)/bin/ruff check
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/e2e tests/tui tests/engine tests/unit  # the longest first
 
 lint: $(READY)
 	$(VENV)/bin/ruff check
