@@ -5,7 +5,7 @@ READY := $(VENV)/.ready
 
 .PHONY: demo test lint setup clean bench-methods bench-evaluation bench-terminal bench-startup screenshots
 
-demo: $(READY)  ## condense a real dataset end to end in about a minute
+demo: $(READY)  ## condense a real dataset end to end in a minute and a half
 	$(VENV)/bin/edc run projects/quickstart.toml
 
 test: $(READY)  ## all tests, under ten minutes on two cores, no GPU and no network needed

@@ -95,7 +95,7 @@ class HomeScreen(Screen[None]):
             self.query_one(Happenings).show(self.app.listings, self.app.told, time.time())
 
     def _show(self) -> None:
-        if not self._looked or not self.is_mounted:
+        if not self._looked or not self.query("#runs"):  # which is gone already while the app ends
             return
         app, now = self.app, time.time()
         lines = entries(

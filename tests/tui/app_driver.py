@@ -48,6 +48,7 @@ def use(projects, doings, size=(120, 40), make=EdcApp, **options):
         app = make(projects, **options)
         async with app.run_test(size=size, notifications=True) as pilot:
             await until(pilot, lambda text: "looking …" not in text)
+            await pilot.pause()
             return await doings(pilot, app)
 
     return run_async(session())

@@ -10,7 +10,7 @@ from engine.project.resolve import resolve
 from engine.runs.compare import Facts, flatten
 from engine.runs.events import Metrics
 from engine.runs.layout import Run
-from engine.runs.verify import Answers, ImageFacts, Measured, ObserverFacts, findings, term_shares
+from engine.runs.verify import Answers, ImageFacts, Measured, ObserverFacts, findings, student_quantile, term_shares
 
 CIFAR = {"dataset.name": "cifar10", "condense.method": "edc", "condense.ipc": 10}
 CLASSES = [f"class {number}" for number in range(10)]
@@ -211,15 +211,21 @@ class TestControls:
     @pytest.mark.parametrize(
         ("over", "verdict", "words"),
         [
-            ((3.0, 1.0, 4), "fine", "+3.00 ± 1.00 points over 4 paired seeds, standard error 0.50"),
+            ((3.0, 1.0, 4), "fine", "+3.00 ± 1.00 points over 4 paired seeds; chance reaches 1.59"),
+            ((3.0, 1.0, 2), "look", "chance reaches 8.98"),
+            ((-3.0, 1.5, 3), "look", "cannot be told"),
             ((0.9, 1.0, 4), "look", "cannot be told"),
             ((-3.0, 1.0, 4), "look", "random real images are better"),
             ((3.0, None, 1), "look", "one seed"),
         ],
     )
-    def test_the_difference_to_random_is_held_against_two_standard_errors(self, tmp_path, over, verdict, words):
+    def test_the_difference_to_random_is_held_against_chance(self, tmp_path, over, verdict, words):
         found = Found(tmp_path, rows=[row("condensed", [60, 61], over=over)]).one("over random")
         assert found.verdict == verdict and words in found.measured + found.why
+
+    @pytest.mark.parametrize(("count", "printed"), [(2, 12.706), (3, 4.303), (5, 2.776), (10, 2.262)])
+    def test_chance_is_student_t_as_tables_print_it(self, count, printed):
+        assert student_quantile(count) == pytest.approx(printed, abs=5e-4)
 
     def test_hard_labels_have_a_line_of_their_own(self, tmp_path):
         rows = [row("condensed", [60], over=(3.0, 1.0, 4)), row("condensed", [60], labels="hard", over=(-3.0, 1.0, 4))]
@@ -237,6 +243,11 @@ class TestControls:
         for whole, verdict in ((50, "look"), (80, "fine")):
             rows = [row("condensed", [60], labels="hard"), row("full", [whole], labels="hard")]
             assert Found(tmp_path, rows=rows).one("whole dataset").verdict == verdict
+
+    def test_a_whole_dataset_that_teaches_less_than_a_part_of_it(self, tmp_path):
+        rows = [row("condensed", [40], labels="hard"), row("herding", [60], labels="hard"), row("full", [50], labels="hard")]
+        found = Found(tmp_path, rows=rows).one("whole dataset")
+        assert found.verdict == "look" and "60.0 % from herding" in found.measured
 
 
 class TestPublished:
