@@ -10,7 +10,7 @@ demo: $(READY)  ## condense a real dataset end to end in a minute and a half
 
 test: $(READY)  ## all tests, under ten minutes on two cores, no GPU and no network needed
 	$(VENV)/bin/ruff check
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/e2e tests/tui tests/engine tests/unit  # the longest first
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY)
 	$(VENV)/bin/ruff check
