@@ -1,12 +1,11 @@
 """Which charts a stage has, and which lines are on them."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edc_tui.curves import CurveFile, Series
 from edc_tui.widgets.chart import Line
-from engine.project.protocols import SETS
+from engine.runs.results import STEP
 from engine.runs.text import printable
 
 X_NAMES = {"squeeze": "steps", "synthesise": "iterations", "evaluate": "epochs"}
@@ -51,9 +50,6 @@ def _plan(title: str, metrics: Mapping[str, str], curves: Mapping[str, CurveFile
             name = " ".join(part for part in (names[step] if len(curves) > 1 else "", label) if part) or title
             lines.append(Line(name, curve.series.get(metric) or Series()))
     return ChartPlan(title, tuple(lines), "%" if percent else "", 100.0 if percent else None)
-
-
-STEP = re.compile(rf"({'|'.join(SETS)})-(.+)-seed(\d+)(-.+)?")
 
 
 def step_names(steps: Sequence[str]) -> dict[str, str]:

@@ -1,14 +1,14 @@
 """What is to be said against a project before it runs here, and the bytes that its result will need."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.commands.request import Request
 from engine.commands.tables import count, size
 from engine.project.evaluations import label_regime
-from engine.project.plan import told
+from engine.project.plan import Plan, Step, told
 from engine.project.planner import estimated_bytes
 from engine.project.resolve import flatten
 from engine.project.warnings import Machine, Warning, warnings
@@ -21,13 +21,19 @@ if TYPE_CHECKING:
 
 def cautions(request: Request) -> list[Warning]:
     """Return the warnings about a project on this machine: its memory, its disk, and the time that past runs let expect."""
-    return warnings(request.plan, Machine(memory_bytes(request.plan.device), free_disk(request.projects), seconds_to_do(request)))
+    to_do = [step for step in request.plan.steps if not request.in_cache(step)]
+    return warnings(request.plan, machine_of(request.plan, request.projects, step_times(request.plan, to_do, request.projects)))
 
 
-def seconds_to_do(request: Request) -> float | None:
-    """Return about how long the steps take that are not in the cache, as far as past runs had like ones; None where none had."""
-    plan = request.plan
-    values, past = flatten(plan.project.model_dump()), past_work(request.projects)
+def machine_of(plan: Plan, projects: Path, times: Mapping[str, float | None]) -> Machine:
+    """Return what is known of this machine: its memory, the disk of the folder `projects`, and the sum of the known `times` (seconds)."""
+    known = [time for time in times.values() if time is not None]
+    return Machine(memory_bytes(plan.device), free_disk(projects), sum(known) if known else None)
+
+
+def step_times(plan: Plan, steps: Iterable[Step], projects: Path) -> dict[str, float | None]:
+    """Return about how long steps of a plan take by their ids, in seconds; None where no past run of the folder had a like one."""
+    values, past = flatten(plan.project.model_dump()), past_work(projects)
     facts = {
         "data": plan.source.fingerprint,
         "classes": len(plan.source.classes),
@@ -35,10 +41,7 @@ def seconds_to_do(request: Request) -> float | None:
         "device": plan.device,
         "precision": plan.precision,
     }
-    to_do = [step for step in plan.steps if not request.in_cache(step)]
-    times = [estimate(work_of(step.stage, step.name, values, facts, told(step)), past) for step in to_do]
-    known = [time for time in times if time is not None]
-    return sum(known) if known else None
+    return {step.id: estimate(work_of(step.stage, step.name, values, facts, told(step)), past) for step in steps}
 
 
 def free_disk(folder: Path) -> int | None:

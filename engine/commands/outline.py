@@ -4,13 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.commands.cautions import free_disk
+from engine.commands.cautions import machine_of, step_times
 from engine.commands.request import in_cache, plan_here
-from engine.project.plan import STAGES, Step, told
-from engine.project.resolve import Resolved, flatten
-from engine.project.warnings import Machine, Warning, warnings
-from engine.runs.estimates import estimate, past_work, work_of
-from engine.runs.memory import memory_bytes
+from engine.project.plan import STAGES, Step
+from engine.project.resolve import Resolved
+from engine.project.warnings import Warning, warnings
 from engine.runs.store import latest_unfinished
 from engine.stages.cache import cache_folder
 
@@ -78,23 +76,13 @@ def outline(resolved: Resolved, *, projects: Path, name: str) -> Outline:
     plan = plan_here(resolved, cache=cache)
     unfinished = latest_unfinished(projects, name, plan.fingerprint)
     source = plan.source
-    values, past = flatten(plan.project.model_dump()), past_work(projects)
-    facts = {
-        "data": source.fingerprint,
-        "classes": len(source.classes),
-        "resolution": source.resolution,
-        "device": plan.device,
-        "precision": plan.precision,
-    }
     to_do = [step for step in plan.steps if not in_cache(step, cache)]
-    times = {step.id: estimate(work_of(step.stage, step.name, values, facts, told(step)), past) for step in to_do}
+    times = step_times(plan, to_do, projects)
     stages = []
     for stage in STAGES:
         steps = sum(step.stage == stage for step in plan.steps)
         if steps:
             stages.append(_stage(stage, steps, [step for step in to_do if step.stage == stage], times))
-    known = [seconds for seconds in times.values() if seconds is not None]
-    machine = Machine(memory_bytes(plan.device), free_disk(projects), sum(known) if known else None)
     return Outline(
         classes=len(source.classes),
         resolution=source.resolution,
@@ -104,7 +92,7 @@ def outline(resolved: Resolved, *, projects: Path, name: str) -> Outline:
         precision=plan.precision,
         stages=tuple(stages),
         resumes=unfinished.id if unfinished else None,
-        warnings=tuple(warnings(plan, machine)),
+        warnings=tuple(warnings(plan, machine_of(plan, projects, times))),
     )
 
 

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 from engine.commands.progress import Follower, progress_line
 from engine.commands.tables import Column, count, percent, print_fields, print_table, seconds, shortest, size, styled_status
 from engine.errors import UserError
-from engine.project.protocols import HARD, PUBLISHED
 from engine.runs.events import number
 from engine.runs.layout import Run, read_object
-from engine.runs.results import evaluation_of, evaluation_words, headline, set_place
+from engine.runs.results import evaluation_place, evaluation_words, headline, set_place
 from engine.runs.scores import AS_RANDOM
 from engine.runs.status import RunStatus, run_status
 from engine.runs.store import asked_for, read_run_toml
@@ -135,7 +134,7 @@ def _print_results(console: "Console", results: list[dict[str, Any]], gaps: "lis
         Column("top-5 %", "right", drop=1),
         Column("seeds", "right", drop=2),
     ]
-    ordered = sorted(results, key=lambda row: (str(row.get("student")), _evaluation_place(row), set_place(str(row.get("set")))))
+    ordered = sorted(results, key=lambda row: (str(row.get("student")), evaluation_place(row), set_place(str(row.get("set")))))
     several = len({evaluation_words(row) for row in ordered}) > 1
     rows, last_student, last_words = [], None, None
     for row in ordered:
@@ -162,12 +161,6 @@ def _print_results(console: "Console", results: list[dict[str, Any]], gaps: "lis
         rows += [["", "", "", "", *texts, "", ""] for texts in further]
         last_student, last_words = student, words
     print_table(console, columns, rows)
-
-
-def _evaluation_place(row: dict[str, Any]) -> tuple[Any, ...]:
-    """Return where an evaluation stands among those of a student: the method's own first."""
-    protocol, labels, augmented = evaluation_of(row)
-    return protocol != PUBLISHED, not augmented, labels == HARD, labels
 
 
 def _score_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:

@@ -1,17 +1,15 @@
 """The metrics of a run as curves of few points, for plots."""
 
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engine.project.protocols import SETS
 from engine.runs.events import read_all, read_metrics
 from engine.runs.layout import Run
+from engine.runs.results import STEP
 
 LIMIT = 400
-_EVALUATION = re.compile(rf"({'|'.join(SETS)})-(.+)-seed(\d+)(-.+)?")  # the ending: another protocol, other labels, a search
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ def curves(run: Run, *, limit: int = LIMIT) -> list[Curve]:
     for path in sorted(run.stages.glob("*/*/metrics.jsonl")):
         stage, step = path.parent.parent.name.partition("-")[2], path.parent.name
         rows = read_metrics(read_all(path))
-        evaluation = _EVALUATION.fullmatch(step) if stage == "evaluate" else None
+        evaluation = STEP.fullmatch(step) if stage == "evaluate" else None
         whose: dict[str, Any] = {}
         if evaluation:
             whose = {"set": evaluation[1], "student": evaluation[2], "seed": int(evaluation[3]), "ending": evaluation[4] or ""}

@@ -4,12 +4,14 @@ A set is measured under one or two protocols, with its own and with hard labels,
 tasks, so their numbers never share a row or a column; summaries of older versions know one of them alone.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from engine.project.protocols import HARD, PUBLISHED, SETS
 
 PLAIN = "no augmentation"
+STEP = re.compile(rf"({'|'.join(SETS)})-(.+)-seed(\d+)(-.+)?")  # a training: set, student, seed, what tells its evaluation or search
 HARD_BY_NATURE = ("full", "equal-bytes")  # sets whose usual labels are the real ones
 
 
@@ -52,7 +54,7 @@ def headline(results: object, set_name: str, student: str | None = None) -> Mapp
     """Return the row of a set's own evaluation (with hard labels only where it has no other), of any student or of one."""
     rows = [row for row in results if isinstance(row, dict)] if isinstance(results, list) else []
     found = [row for row in rows if row.get("set") == set_name and student in (None, row.get("student"))]
-    return min(found, key=_distance, default=None)
+    return min(found, key=evaluation_place, default=None)
 
 
 def headlines(results: object, set_name: str) -> list[Mapping[str, Any]]:
@@ -63,10 +65,15 @@ def headlines(results: object, set_name: str) -> list[Mapping[str, Any]]:
     return [row for row in found if row is not None]
 
 
-def _distance(row: Mapping[str, Any]) -> tuple[bool, bool, bool]:
-    """Return how far a row is from a method's own evaluation."""
+def evaluation_place(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return where a row's evaluation stands among others: the method's own first, then hard labels, no augmentation, other protocols."""
     protocol, labels, augmented = evaluation_of(row)
-    return protocol != PUBLISHED, not augmented, labels == HARD
+    return protocol != PUBLISHED, not augmented, labels == HARD, labels
+
+
+def alike(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Say whether two rows are of one student under one evaluation, whatever their sets."""
+    return (row.get("student"), *evaluation_of(row)) == (other.get("student"), *evaluation_of(other))
 
 
 def own_regimes(rows: Iterable[Mapping[str, Any]]) -> set[str]:

@@ -15,6 +15,7 @@ from engine.project.warnings import highest_ema
 from engine.runs.compare import Facts, Spread
 from engine.runs.events import Metrics, number, read_all, read_metrics, without_rewinds
 from engine.runs.layout import Run, read_object, tables
+from engine.runs.results import alike
 from engine.runs.text import printable
 
 Verdict = Literal["fine", "look", "wrong"]
@@ -363,7 +364,7 @@ def _of_whole(rows: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
     """Yield whether the whole dataset is the upper bound that it is taken for."""
     for row in rows:
         whole = _spread(row) if row.get("set") == "full" else None
-        parts = {str(other.get("set")): _spread(other) for other in rows if other is not row and _evaluation(other) == _evaluation(row)}
+        parts = {str(other.get("set")): _spread(other) for other in rows if other is not row and alike(row, other)}
         means = {name: part.mean for name, part in parts.items() if part is not None}
         if whole is None or not means:
             continue
@@ -446,8 +447,7 @@ def _said(value: object) -> str:
 
 def _partner(rows: Sequence[Mapping[str, Any]], row: Mapping[str, Any], set_name: str) -> Mapping[str, Any] | None:
     """Return the row of another set that is otherwise about the same."""
-    names = ("student", "protocol", "labels", "augmentation")
-    return next((other for other in rows if other.get("set") == set_name and all(other.get(name) == row.get(name) for name in names)), None)
+    return next((other for other in rows if other.get("set") == set_name and alike(row, other)), None)
 
 
 def _spread(row: Mapping[str, Any] | None) -> Spread | None:
@@ -474,11 +474,6 @@ def student_quantile(count: int) -> float:
 def _error(spread: Spread) -> float:
     """Return the standard error of a mean; 0 where a single seed tells none."""
     return (spread.std or 0.0) / math.sqrt(max(spread.n, 1))
-
-
-def _evaluation(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return under which evaluation, and of which student, a row was measured."""
-    return row.get("student"), row.get("protocol", PUBLISHED), row.get("labels", ""), row.get("augmentation", True)
 
 
 def _told(row: Mapping[str, Any]) -> str:

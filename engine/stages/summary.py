@@ -6,8 +6,9 @@ from engine.files import write_json
 from engine.project.evaluations import label_regime
 from engine.project.plan import STAGES, Plan, Step, told
 from engine.project.planner import estimated_bytes
-from engine.project.protocols import HARD, PUBLISHED, SETS
+from engine.project.protocols import HARD
 from engine.runs.layout import Run
+from engine.runs.results import alike, evaluation_place, set_place
 from engine.runs.scores import scores
 from engine.runs.spread import spread, written
 from engine.runs.weights import WEIGHT_BYTES, weight_count
@@ -155,10 +156,10 @@ class Summary:
                 rows.setdefault(tuple(step.facts[name] for name in ROW), []).append(step)
         results = [self._result(dict(zip(ROW, key, strict=True)), steps) for key, steps in rows.items()]
         for row in results:
-            control = next((other for other in results if _same(row, other) and other["set"] == "random"), None)
+            control = next((other for other in results if alike(row, other) and other["set"] == "random"), None)
             if row["set"] not in ("random", "full") and control is not None:
                 row["over_random"] = paired_difference(row, control)
-        return sorted(results, key=_place)
+        return sorted(results, key=lambda row: (row["student"], evaluation_place(row), set_place(row["set"])))
 
     def _result(self, row: dict[str, Any], steps: list[Step]) -> dict[str, Any]:
         """Return what the trainings of one row have measured."""
@@ -172,17 +173,6 @@ class Summary:
                 row[name] = spread_facts([one[headline][name] for one in trainings])
         row["best_on_test"] = spread_facts([one["best_on_test"]["top1"] for one in trainings])
         return row
-
-
-def _same(row: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Say whether two rows differ in nothing but their sets."""
-    return all(row[name] == other[name] for name in ROW if name != "set")
-
-
-def _place(row: dict[str, Any]) -> tuple[Any, ...]:
-    """Return where a row stands: students by name, the published protocol and the method's own labels first."""
-    set_place = SETS.index(row["set"]) if row["set"] in SETS else len(SETS)
-    return row["student"], row["protocol"] != PUBLISHED, not row["augmentation"], row["labels"] == HARD, set_place
 
 
 def spread_facts(values: list[float]) -> dict[str, Any]:

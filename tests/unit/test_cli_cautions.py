@@ -82,5 +82,5 @@ class TestWarnings:
     def test_the_time_that_past_runs_took_counts(self, edc, project, monkeypatch):
         from engine.commands import cautions
 
-        monkeypatch.setattr(cautions, "seconds_to_do", lambda request: 7200.0)
+        monkeypatch.setattr(cautions, "step_times", lambda plan, steps, projects: {"one": 3600.0, "another": 3600.0})
         assert [found["key"] for found in checked(edc)["warnings"]] == ["compute.device"]
