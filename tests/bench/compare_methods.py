@@ -2,6 +2,7 @@
 
     python tests/bench/compare_methods.py                        random sre2l cda rded g-vbsm edc, config-a … config-g
     python tests/bench/compare_methods.py --compat               EDC with one defect of the reference release at a time, then all of them
+    python tests/bench/compare_methods.py --compat --draws 0,1,2,3   the same over several draws of the starting images
     python tests/bench/compare_methods.py --only edc config-c --iterations 200 --set match.weight=0.1 --markdown
 
 It writes one project for each row into the work folder and runs them through `edc run`, one after the other; started again, it goes on
@@ -12,7 +13,7 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from engine.project.resolve import Resolved, resolve, unflatten
 from engine.project.schema import SECTIONS, keys
 from engine.runs.layout import Run
 from engine.runs.store import list_runs, read_run_toml
-from engine.stages.summary import paired_difference
+from engine.stages.summary import paired_difference, spread_facts
 
 ROOT = Path(__file__).resolve().parents[2]
 METHODS = ("random", "sre2l", "cda", "rded", "g-vbsm", "edc")
@@ -80,6 +81,7 @@ class Options:
     iterations: int = 0
     ipc: int | None = None
     seeds: tuple[int, ...] | None = None
+    draw: int | None = None  # the seed of starting images and synthesis
     overrides: tuple[str, ...] = ()
 
 
@@ -120,6 +122,8 @@ def base_values(project: Path, options: Options) -> dict[str, Any]:
         values["condense.ipc"] = options.ipc
     if options.seeds is not None:
         values["evaluate.seeds"] = list(options.seeds)
+    if options.draw is not None:
+        values["condense.seed"] = options.draw
     return values
 
 
@@ -212,6 +216,17 @@ def row_of(entry: Entry, summary: Mapping[str, Any], reference: Mapping[str, Any
         seconds=sum(made),
         updates=condensed["updates"],
     )
+
+
+def over_draws(rows: Sequence[Row]) -> Row:
+    """Return a row whose spreads are over draws of the starting images: each draw counts with the mean of its students."""
+
+    def means(spreads: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
+        return None if None in spreads else spread_facts([found["mean"] for found in spreads if found])
+
+    top1 = means([row.top1 for row in rows])
+    assert top1 is not None
+    return replace(rows[0], top1=top1, reference=means([row.reference for row in rows]), difference=means([row.difference for row in rows]))
 
 
 def full_row(summary: Mapping[str, Any]) -> Row | None:
@@ -319,8 +334,9 @@ def run_all(chosen: Sequence[Entry], work: Path, project: Path, options: Options
     recipe = common_recipe(project, base)
     work.mkdir(parents=True, exist_ok=True)
     paths = {}
+    draw = "" if options.draw is None else f"-draw{options.draw}"
     for entry in chosen:
-        path = work / f"{'compat-' if compat else ''}{entry.name}.toml"
+        path = work / f"{'compat-' if compat else ''}{entry.name}{draw}.toml"
         path.write_text(project_text(entry, project_values(entry, base, recipe, options, compat=compat)), encoding="utf-8")
         paths[entry.name] = (path, make_request(path).plan.fingerprint)
     finished, status = {}, 0
@@ -336,11 +352,8 @@ def run_all(chosen: Sequence[Entry], work: Path, project: Path, options: Options
     return finished, status
 
 
-def report(
-    chosen: Sequence[Entry], finished: Mapping[str, Run], options: Options, *, compat: bool, markdown: bool
-) -> tuple[str, bool]:
-    """Return the table of the finished rows with its conditions and what the rows shared, and whether they shared what they should."""
-    summaries = {name: read_json(run.summary) for name, run in finished.items()}
+def rows_of(chosen: Sequence[Entry], summaries: Mapping[str, Mapping[str, Any]], *, compat: bool) -> list[Row]:
+    """Return the rows of the finished runs, and that of the whole dataset where it was trained on."""
     fixed = result_of(summaries["fixed"], "condensed") if "fixed" in summaries else None
     rows = []
     for entry in chosen:
@@ -349,11 +362,29 @@ def report(
             rows.append(row_of(entry, summaries[entry.name], reference))
     if "random" in summaries and (full := full_row(summaries["random"])):
         rows.append(full)
+    return rows
+
+
+def report(
+    chosen: Sequence[Entry], draws: Sequence[Mapping[str, Run]], options: Options, *, compat: bool, markdown: bool
+) -> tuple[str, bool]:
+    """Return the table of the finished rows with its conditions and what the rows shared, and whether they shared what they should.
+
+    `draws` holds the finished runs by row, for each draw of the starting images; with several, a row needs all of them.
+    """
+    read = [{name: read_json(run.summary) for name, run in finished.items()} for finished in draws]
+    summaries, finished = read[0], draws[0]
+    by_draw = [{row.name: row for row in rows_of(chosen, each, compat=compat)} for each in read]
+    names = [name for name in by_draw[0] if all(name in rows for rows in by_draw)]
+    rows = [over_draws([rows[name] for rows in by_draw]) if len(draws) > 1 else by_draw[0][name] for name in names]
     apart = [entry.name for entry in chosen if any(name.partition(".")[0] in SHARED for name in entry.changes)]
     sentences, shared = sharing({name: shared_steps(run) for name, run in finished.items() if name not in apart})
     sentences += [f"{name} changes them by what it is, and has its own" for name in apart if name in finished]
     verdict = f"squeeze and statistics: {'the same in all rows, computed once' if shared else 'NOT the same in all rows'}"
-    parts = [comparison(rows, compat=compat, markdown=markdown), conditions(next(iter(summaries.values())), options)]
+    told = conditions(next(iter(summaries.values())), options)
+    if len(draws) > 1:
+        told += f"; mean and deviation over {len(draws)} draws of the starting images, each the mean of its seeds"
+    parts = [comparison(rows, compat=compat, markdown=markdown), told]
     return "\n\n".join([*parts, "\n".join([verdict, *(f"  {sentence}" for sentence in sentences)])]), shared
 
 
@@ -371,6 +402,8 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--iterations", type=int, default=Options.iterations, help="most iterations of a synthesis; 0 for the methods' own")
     parser.add_argument("--ipc", type=int, help="images per class")
     parser.add_argument("--seeds", type=lambda text: tuple(map(int, text.split(","))), metavar="N,N,…", help="seeds of the students")
+    draws = "seeds of the starting images and of synthesis; with several, each row is run once a draw and spreads are over draws"
+    parser.add_argument("--draws", type=lambda text: tuple(map(int, text.split(","))), default=(None,), metavar="N,N,…", help=draws)
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="a value for all rows; may be given again")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     return parser.parse_args(given)
@@ -379,12 +412,18 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Run what the command line asks for and print the table; the exit status is that of `edc run`, 1 where rows share too little."""
     asked = arguments()
-    options = Options(asked.epochs, asked.iterations, asked.ipc, asked.seeds, tuple(asked.set))
+    options = Options(asked.epochs, asked.iterations, asked.ipc, asked.seeds, overrides=tuple(asked.set))
+    work, project, draws, status = asked.work.absolute(), asked.project.absolute(), [], 0
     try:
         chosen = entries(recipe=asked.recipe, compat=asked.compat, only=asked.only)
-        finished, status = run_all(chosen, asked.work.absolute(), asked.project.absolute(), options, compat=asked.compat)
-        if finished:
-            text, shared = report(chosen, finished, options, compat=asked.compat, markdown=asked.markdown)
+        for draw in asked.draws:
+            finished, ended = run_all(chosen, work, project, replace(options, draw=draw), compat=asked.compat)
+            draws.append(finished)
+            status = status or ended
+            if ended == STOPPED:
+                break
+        if all(draws):
+            text, shared = report(chosen, draws, options, compat=asked.compat, markdown=asked.markdown)
             print(f"\n{text}")
             status = status or (0 if shared else 1)
     except UserError as error:

@@ -133,6 +133,19 @@ class TestTheTable:
         assert row.difference["std"] == pytest.approx(2.6458, abs=1e-3)
         assert (row.top1["mean"], row.reference["mean"], row.seconds, row.updates) == (63.0, 59.0, 61.5, 40)
 
+    def test_over_several_draws_of_starting_images_a_row_spreads_over_the_draws(self):
+        entry, fixed = bench.Entry("D2", "edc"), result("condensed", [60.0, 60.0, 60.0])
+        draws = [{**self.SUMMARY, "results": [result("condensed", values)]} for values in ([61.0, 62.0, 63.0], [66.0, 66.0, 66.0])]
+        row = bench.over_draws([bench.row_of(entry, summary, fixed) for summary in draws])
+        # Means of the draws 62 and 66: mean 64, squared deviations 4 + 4 over n - 1 = 1, of which the root is 2.8284; differences 2 and 6.
+        assert (row.top1["mean"], row.top1["n"], row.difference["mean"], row.difference["n"]) == (64.0, 2, 4.0, 2)
+        assert row.top1["std"] == row.difference["std"] == pytest.approx(2.8284, abs=1e-3)
+
+    def test_a_draw_is_the_seed_of_the_condensed_set_and_leaves_those_of_students_alone(self, tmp_path):
+        first, second = (written(tmp_path, compat=True, draw=draw)["D2"] for draw in (0, 3))
+        assert (first.condense.seed, second.condense.seed) == (0, 3)
+        assert first.evaluate == second.evaluate and first.squeeze == second.squeeze
+
     def test_it_is_aligned_and_ends_with_the_whole_dataset(self):
         rows = [bench.row_of(bench.Entry("edc", "edc", "common"), self.SUMMARY, bench.result_of(self.SUMMARY, "random"))]
         lines = bench.comparison([*rows, bench.full_row(self.SUMMARY)], compat=False, markdown=False).split("\n")
