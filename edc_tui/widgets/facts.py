@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from edc_tui.feed import View, text_line
 from edc_tui.widgets.cells import Canvas, Cells, broken, cut
 from edc_tui.words import short_duration, status_glyph, status_style, without_command
-from engine.commands.tables import count, percent, seconds, size
+from engine.commands.tables import count, over_random, percent, seconds, size
 from engine.runs.events import number
 from engine.runs.layout import Run, tables
 from engine.runs.results import base_set, result_name, set_place
@@ -234,7 +234,7 @@ class ResultTable(Cells):
 def result_cells(row: dict[str, Any], *, named: bool) -> list[Part]:
     """Return a result as the cells of the table: student, set, top-1, difference to random images, top-5, seeds."""
     style = "strong" if row.get("set") == "condensed" else ""
-    gain = percent(row.get("over_random"), signed=True)
+    gain = over_random(row)
     seeds = row.get("seeds")
     return [
         (printable(row.get("student")) if named else "", ""),

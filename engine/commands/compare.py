@@ -1,16 +1,17 @@
 """`edc compare`: runs side by side, as a table for people and as text for other programs."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.commands.tables import Column, column_blocks, make_console, print_fields, print_json, print_table, seconds, size, styled_status
 from engine.errors import UserError
 from engine.project.published import paper, table_label
-from engine.runs.compare import IDLE, MISSING, OVER_RANDOM, Comparison, Gap, Group, Row, Setting, as_json, compare, read_facts
+from engine.runs.compare import IDLE, MISSING, OVER_RANDOM, Cell, Comparison, Gap, Group, Row, Setting, as_json, compare, read_facts
 from engine.runs.layout import Run
 from engine.runs.matrix import accuracies, cross_architecture
+from engine.runs.results import own_regimes
 from engine.runs.spread import Spread
 from engine.runs.text import printable
 
@@ -23,6 +24,7 @@ LABEL_WIDTH = 22
 VALUE_WIDTH = 24
 LONGEST_LIST = 12  # entries of a list that a table shows
 METRIC_WORDS = {"top1": "top-1 %", "top5": "top-5 %", "best_on_test": "best on test %", OVER_RANDOM: "over random"}
+UNPAIRED = "unpaired"
 COST_WORDS = {"peak_memory": "peak memory"}
 
 
@@ -46,9 +48,7 @@ class Line:
     head: bool = False
 
 
-def compare_command(
-    runs: Sequence[Run], *, baseline: Run | None, every: bool, form: str, plot: Path | None, matrix: bool = False
-) -> None:
+def compare_command(runs: Sequence[Run], *, baseline: Run | None, every: bool, form: str, plot: Path | None, matrix: bool = False) -> None:
     """Print runs side by side in one of FORMATS, `matrix` as students by runs, and draw their curves where `plot` names a file.
 
     Raises UserError when the format or the plot's suffix does not exist, or a run cannot be read.
@@ -169,17 +169,23 @@ def _student_lines(comparison: Comparison, rows: Sequence[Row], every: bool) -> 
     usual = ("top1", OVER_RANDOM)
     first = [row for row in rows if row.name[2] in usual]
     rest = [row for row in rows if row.name[2] not in usual and (every or (row.name[0], row.name[2]) == ("condensed", "top5"))]
+    counts = [next((cell.value.n for row in rows if (cell := row.cells[index])), 0) for index in range(len(comparison.groups))]
     lines = []
     for row in first + rest:
         set_name, _, metric = row.name
         signed = metric == OVER_RANDOM
         label = METRIC_WORDS[metric] if signed else f"{printable(set_name)} {METRIC_WORDS[metric]}"
-        lines.append(Line(label, _shown(row, lambda value, signed=signed: said_spread(value, signed=signed))))
-        lines += _delta_lines(row, lambda delta: said_spread(delta, signed=True))
+        shown = _shown(row, lambda value, signed=signed: said_spread(value, signed=signed))
+        lines.append(Line(label, tuple(map(_with_count, shown, row.cells, counts))))
+        lines += _delta_lines(row, _said_delta)
         if metric == "top1":
             lines += _published_lines(comparison, row)
-    counts = tuple(Shown(str(cell.value.n) if cell else "") for cell in rows[0].cells)
-    return [*lines, Line("trainings", counts)]
+    return [*lines, Line("trainings", tuple(Shown(str(count) if count else "") for count in counts))]
+
+
+def _with_count(shown: Shown, cell: Cell | None, trainings: int) -> Shown:
+    """Return a cell with its number of seeds where that is not the column's number of trainings."""
+    return replace(shown, text=f"{shown.text} (n {cell.value.n})") if cell and cell.value.n != trainings else shown
 
 
 def _shown(row: Row, words: Callable[[Spread], str]) -> tuple[Shown, ...]:
@@ -195,7 +201,16 @@ def said_spread(value: Spread, *, signed: bool = False) -> str:
     return mean if value.std is None else f"{mean} ± {value.std:.2f}"
 
 
-def _delta_lines(row: Row, words: Callable[[Spread], str]) -> list[Line]:
+def _said_delta(cell: Cell) -> str:
+    """Say a result's difference to the baseline, with its number of pairs where that is not the result's number of trainings."""
+    delta = cell.delta or cell.value
+    text = said_spread(delta, signed=True)
+    if delta.n == cell.value.n:
+        return text
+    return f"{text} (n {delta.n})" if delta.n else f"{text} ({UNPAIRED})"
+
+
+def _delta_lines(row: Row, words: Callable[[Cell], str]) -> list[Line]:
     """Return the line of a row's differences to the baseline, unless there are none."""
     if not any(cell and cell.delta and (cell.delta.mean or cell.delta.std) for cell in row.cells):
         return []
@@ -203,7 +218,7 @@ def _delta_lines(row: Row, words: Callable[[Spread], str]) -> list[Line]:
     for cell in row.cells:
         delta = cell.delta if cell else None
         good = None if delta is None or row.better is None or not delta.mean else (delta.mean > 0) == (row.better == "up")
-        cells.append(Shown(words(delta) if delta else "", good=good))
+        cells.append(Shown(words(cell) if cell and delta else "", good=good))
     return [Line("to baseline", tuple(cells), part=True)]
 
 
@@ -232,8 +247,14 @@ def _cost_lines(comparison: Comparison, kind: str, words: Callable[[float], str]
         if row.kind != kind or not any(cell and cell.value.mean for cell in row.cells):
             continue
         lines.append(Line(printable(COST_WORDS.get(row.name[0], row.name[0])), _shown(row, lambda value: words(value.mean))))
-        lines += _delta_lines(row, lambda delta: ("-" if delta.mean < 0 else "+") + words(abs(delta.mean)))
+        lines += _delta_lines(row, lambda cell: _signed(cell, words))
     return lines
+
+
+def _signed(cell: Cell, words: Callable[[float], str]) -> str:
+    """Say a cost's difference to the baseline."""
+    delta = (cell.delta or cell.value).mean
+    return ("-" if delta < 0 else "+") + words(abs(delta))
 
 
 def column_labels(groups: Sequence[Group], width: int = LABEL_WIDTH) -> list[str]:
@@ -315,6 +336,9 @@ def table_notes(comparison: Comparison, labels: Sequence[str], blocks: Sequence[
     lines = [line for block in blocks for line in block]
     texts = {shown.text for line in lines for shown in line.cells}
     notes = []
+    regimes = own_regimes(row for group in comparison.groups for facts in group.runs for row in _rows(facts.summary.get("results")))
+    if len(regimes) == 1:
+        notes.append(("labels", f"{printable(next(iter(regimes)))}, where no others are named"))
     if len(comparison.groups) > 1 and not every and not any(line.key for line in lines):
         notes.append(("settings", "they differ in none; --all shows every one, also versions, commit and machine"))
     if any(" ± " in text for text in texts):
@@ -322,10 +346,16 @@ def table_notes(comparison: Comparison, labels: Sequence[str], blocks: Sequence[
     if any(shown.best for line in lines for shown in line.cells):
         notes.append(("*", "best of its row"))
     if any(line.label == "to baseline" for line in lines):
-        notes.append(("to baseline", f"mean difference to {labels[0]}, over the seeds that both have"))
+        notes.append(("to baseline", f"mean difference to {labels[0]}, over the seeds that both have; n where those are not all"))
+    if any(text.endswith(f"({UNPAIRED})") for text in texts):
+        notes.append((UNPAIRED, "difference of the means, since no seed was trained in both"))
     if "-" in texts:
         notes.append(("-", "has no effect in that run"))
     return notes + published_notes(comparison.gaps, labels)
+
+
+def _rows(value: object) -> list[dict[str, Any]]:
+    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
 
 
 def published_notes(gaps: Sequence[Gap], labels: Sequence[str]) -> list[tuple[str, str]]:

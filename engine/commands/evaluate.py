@@ -142,7 +142,7 @@ def _read(
 
     def store() -> "ImageStore":
         if not opened:
-            opened.append(_open_store(source, cache, as_json=as_json))
+            opened.append(_open_store(source, cache, resolved.project.dataset.store, as_json=as_json))
         return opened[0]
 
     def statistics() -> tuple[Sequence[float], Sequence[float]]:
@@ -153,14 +153,14 @@ def _read(
     return source, imported, store()
 
 
-def _open_store(source: "Source", cache: Path, *, as_json: bool) -> "ImageStore":
-    """Decode a dataset, unless it is, and open it."""
+def _open_store(source: "Source", cache: Path, kind: str, *, as_json: bool) -> "ImageStore":
+    """Decode a dataset, unless it is, and open it; `kind` is `dataset.store`."""
     from engine.commands.progress import task
     from engine.data.decode import prepare
     from engine.data.store import open_store
 
     with task(f"decoding {source.name}", unit="images", stderr=as_json) as progress:
-        return open_store(prepare(source, cache, progress))
+        return open_store(prepare(source, cache, progress, kind))
 
 
 def _write_images(file: Path, imported: "Imported", source: "Source", store: "ImageStore") -> None:

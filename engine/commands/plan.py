@@ -1,8 +1,8 @@
 """`edc check` and `edc new`: what a project would do, and a fresh one to start from."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,16 +11,23 @@ from engine.commands.request import Request, make_request
 from engine.commands.tables import Column, count, make_console, print_json, print_table, shortest, size
 from engine.errors import RunError, UserError
 from engine.files import write_text
+from engine.project.checks import in_use
 from engine.project.files import new_project_text
 from engine.project.plan import Step
+from engine.project.published import of_the_recipe
 from engine.project.resolve import nearest
 from engine.project.schema import has_method_value, keys
 from engine.project.warnings import Warning
+from engine.runs.results import evaluation_words
 from engine.runs.store import latest_unfinished
 from engine.runs.text import printable, typed
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
+
+SEED = re.compile(r"-seed\d+")
+SHOWN_SETS = 3  # in a line of the plan
 
 
 def check_project(path: Path, overrides: Sequence[str], *, until: str, as_json: bool) -> None:
@@ -76,14 +83,18 @@ def _values(request: Request) -> dict[str, Any]:
 
 
 def deviations(request: Request) -> list[dict[str, Any]]:
-    """Return the user's values that differ from what the method alone would have given (data, seed and machine apart)."""
+    """Return the user's values that differ from what the method alone would have given (data, seed, machine and files apart).
+
+    `recipe` says whether a value makes another recipe of it, as `edc verify` counts them, or chooses students, seeds and controls.
+    """
     resolved, found = request.resolved, []
     for name, value in _values(request).items():
         if not has_method_value(name) or resolved.origins[name] not in ("project", "--set"):
             continue
         usual = resolved.method_values.get(name)
         if value != usual:
-            found.append({"key": name, "value": value, "method": usual, "origin": resolved.origins[name]})
+            recipe = of_the_recipe(name) and in_use(resolved.project, name)
+            found.append({"key": name, "value": value, "method": usual, "origin": resolved.origins[name], "recipe": recipe})
     return found
 
 
@@ -99,7 +110,12 @@ def _print_plan(console: "Console", request: Request) -> None:
         style="dim",
     )
     console.print(f"{facts['method']}, {count(facts['ipc'], 'image')} per class, {facts['device']} in {facts['precision']}", style="dim")
+    evaluate = request.resolved.project.evaluate
+    if any(step.stage == "evaluate" for step in steps):
+        seeds = f"{count(len(evaluate.seeds), 'seed')} ({', '.join(map(str, evaluate.seeds))})"
+        console.print(f"students {', '.join(map(printable, evaluate.students))}; {seeds}", style="dim", soft_wrap=True)
     console.print()
+    groups = grouped(steps)
     columns = [
         Column("stage"),
         Column("step"),
@@ -108,24 +124,70 @@ def _print_plan(console: "Console", request: Request) -> None:
         Column("bytes", "right", drop=2),
         Column(""),
     ]
+    reusable = {step.id for step, fact in zip(steps, facts["steps"], strict=True) if fact["reused"]}
     rows, last = [], None
-    for step, fact in zip(steps, facts["steps"], strict=True):
-        state = Text("reused", "green") if fact["reused"] else Text("to do", "dim")
-        rows.append([step.stage if step.stage != last else "", step.name, *_cost(step), state])
-        last = step.stage
+    for group in groups:
+        stage = group.steps[0].stage
+        rows.append([stage if stage != last else "", group.label, *_cost(group), _state(group, reusable)])
+        last = stage
     print_table(console, columns, rows)
     reused = sum(fact["reused"] for fact in facts["steps"])
     console.print()
     goes_on = f"; `edc run` goes on with run {facts['resumes']}" if facts["resumes"] else ""
     console.print(f"{reused} of {count(len(steps), 'step')} would be reused{goes_on}")
     console.print(f"what is kept: {byte_line(request)}")
-    if facts["deviations"]:
-        console.print()
-        rows = [[item["key"], _said(item["value"]), _said(item["method"]), item["origin"]] for item in facts["deviations"]]
-        print_table(console, [Column("differs from the method"), Column("here"), Column("method"), Column("set by", drop=1)], rows)
+    for recipe, header, usual in ((True, "differs from the method", "method"), (False, "chosen beside the method", "usual")):
+        items = [item for item in facts["deviations"] if item["recipe"] == recipe]
+        if items:
+            console.print()
+            rows = [[item["key"], _said(item["value"]), _said(item["method"]), item["origin"]] for item in items]
+            print_table(console, [Column(header), Column("here"), Column(usual), Column("set by", drop=1)], rows)
     if facts["warnings"]:
         console.print()
         print_warnings(console, [Warning(**warning) for warning in facts["warnings"]])
+
+
+@dataclass(frozen=True)
+class Group:
+    """Steps that are told in one line: of one cost, and alike but for their seed, student or set."""
+
+    label: str
+    steps: tuple[Step, ...]
+
+
+def grouped(steps: Sequence[Step]) -> list[Group]:
+    """Group the steps of a plan in its order: trainings by how they label, show and measure images, others that differ in the seed."""
+    found: dict[tuple[Any, ...], list[Step]] = {}
+    for step in steps:
+        what = _training(step.facts) if step.stage == "evaluate" else SEED.sub("", step.name)
+        found.setdefault((step.stage, what, tuple(sorted(step.cost.items()))), []).append(step)
+    groups = []
+    for (stage, what, _), members in found.items():
+        if stage == "evaluate":
+            what = f"{what}: {_sets(members)}"
+        groups.append(Group(what, tuple(members)))
+    return groups
+
+
+def _training(facts: Mapping[str, Any]) -> str:
+    """Say how students are trained and measured by a step with these facts."""
+    return evaluation_words(facts) + (", search of the learning rate" if "search" in facts else "")
+
+
+def _sets(steps: Sequence[Step]) -> str:
+    """Name the sets that steps train on, the first few of many."""
+    names = list(dict.fromkeys(str(step.facts["set"]) for step in steps))
+    return ", ".join(names) if len(names) <= SHOWN_SETS else f"{', '.join(names[: SHOWN_SETS - 1])} and {len(names) - SHOWN_SETS + 1} more"
+
+
+def _state(group: Group, reusable: Collection[str]) -> "Text":
+    """Say how many of a group's steps the cache holds."""
+    from rich.text import Text
+
+    there = sum(step.id in reusable for step in group.steps)
+    if there == len(group.steps):
+        return Text("reused", "green")
+    return Text(f"{there} of {len(group.steps)} reused" if there else "to do", "dim")
 
 
 def _said(value: object) -> str:
@@ -136,11 +198,12 @@ def _said(value: object) -> str:
     return printable(text, 30)
 
 
-def _cost(step: Step) -> list[str]:
-    cost = step.cost
+def _cost(group: Group) -> list[str]:
+    """Say what a group's steps cost: `600` for a single one, `12 × 600` for several."""
+    cost, times = group.steps[0].cost, f"{len(group.steps)} × " if len(group.steps) > 1 else ""
     return [
-        *(f"{cost[name]:,}" if name in cost else "" for name in ("images", "iterations")),
-        size(cost["bytes"]) if "bytes" in cost else "",
+        *(f"{times}{cost[name]:,}" if name in cost else "" for name in ("images", "iterations")),
+        f"{times}{size(cost['bytes'])}" if "bytes" in cost else "",
     ]
 
 

@@ -2,9 +2,10 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -24,6 +25,7 @@ PLAIN_SECONDS = 30.0
 FOLLOW_SECONDS = 5.0  # of `edc tail`, which one starts in order to see more
 RECENT_BYTES = 1 << 16  # of a metrics log that is read when one begins to watch a step
 METRICS_SHOWN = 5
+MOST_REUSED = 4  # steps of a stage that are told one by one
 FIRST_METRICS = ("loss", "top1", "top5")
 PER_CENT = ("top1", "top5")
 
@@ -64,6 +66,7 @@ class Follower:
         self._process_mark: FileMark | None = None
         self._waits = False
         self._metrics: Tail | None = None
+        self.said: set[str] = set()  # what logs have told
 
     def look(self) -> list[dict[str, Any]]:
         """Bring `now` up to date and return the events that came since."""
@@ -112,6 +115,26 @@ class Follower:
             self._metrics = Tail(self.run.stages / str(folder) / "metrics.jsonl", last_bytes=RECENT_BYTES) if folder else None
         now.done, now.total, now.rate = (number(beat.get(name)) or 0.0 for name in ("done", "total", "rate"))
         now.unit = str(beat.get("unit", ""))
+
+
+def event_lines(follower: Follower, events: Iterable[dict[str, Any]]) -> list[tuple[str, bool]]:
+    """Return lines for people about events, each with whether it warns.
+
+    What a log has told before is not told again, and many reused steps of a stage that come together are one line.
+    """
+    lines = []
+    for stage, group in groupby(events, key=lambda event: event.get("stage") if event.get("event") == "stage_reused" else None):
+        together = list(group)
+        if stage is not None and len(together) > MOST_REUSED:
+            lines.append((f"{printable(stage)}: {len(together)} steps reused", False))
+            continue
+        for event in together:
+            line, logged = event_line(follower, event), event.get("event") == "log"
+            if line and not (logged and line in follower.said):
+                lines.append((line, logged and event.get("level") != "info"))
+            if line and logged:
+                follower.said.add(line)
+    return lines
 
 
 def event_line(follower: Follower, event: dict[str, Any]) -> str | None:
@@ -166,7 +189,7 @@ class PlainProgress:
         events, waits = self._follower.look(), self._follower.now.waits
         lines = [f"run {printable(self._follower.run.id)} {waits}"] if waits and waits != self._waits else []
         self._waits = waits
-        lines += [line for event in events if (line := event_line(self._follower, event))]
+        lines += [line for line, _ in event_lines(self._follower, events)]
         for line in lines:
             self._print(line)
         return bool(lines)
@@ -238,11 +261,8 @@ class LiveProgress:
     def _look(self) -> None:
         from rich.text import Text
 
-        for event in self._follower.look():
-            line = event_line(self._follower, event)
-            if line:
-                warns = event.get("event") == "log" and event.get("level") != "info"
-                self._live.console.print(Text(line, style="yellow" if warns else "dim"), no_wrap=True, overflow="ellipsis")
+        for line, warns in event_lines(self._follower, self._follower.look()):
+            self._live.console.print(Text(line, style="yellow" if warns else "dim"), no_wrap=True, overflow="ellipsis")
 
     def _block(self) -> "RenderableType":
         """Return the whole block."""

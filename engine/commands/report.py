@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.commands.progress import Follower, progress_line
-from engine.commands.tables import Column, count, percent, print_fields, print_table, seconds, shortest, size, styled_status
+from engine.commands.tables import Column, count, over_random, percent, print_fields, print_table, seconds, shortest, size, styled_status
 from engine.errors import UserError
 from engine.runs.events import number
 from engine.runs.layout import Run, read_object
@@ -85,7 +85,7 @@ def print_report(console: "Console", run: Run) -> None:
         console.print()
         _print_stages(console, stages, alive=status.alive)
     console.print()
-    print_fields(console, [*_score_lines(facts), *_observers(facts), *_condensed(facts)])
+    print_fields(console, [*_score_lines(facts), *_observers(facts), *_condensed(facts), *_equal_bytes(facts)])
     _print_files(console, [shortest(path) for path in _files(run, facts)])
 
 
@@ -121,45 +121,50 @@ def _rows(value: object) -> list[dict[str, Any]]:
 
 
 def _print_results(console: "Console", results: list[dict[str, Any]], gaps: "list[Gap]") -> None:
-    """Print top-1 and top-5 as mean ± deviation over seeds, for each student condensed, random, full, beside what is published."""
+    """Print every result as mean ± deviation over seeds, below a heading for each student and evaluation, beside what is published."""
     from rich.text import Text
 
     columns = [
-        Column("student"),
         Column("trained on"),
         Column("top-1 %", "right"),
         Column("over random", "right"),
         Column("published", "right"),
         Column("gap", "right"),
-        Column("top-5 %", "right", drop=1),
-        Column("seeds", "right", drop=2),
+        Column("best on test", "right", drop=1),
+        Column("top-5 %", "right", drop=2),
+        Column("rate", "right", drop=2),
+        Column("updates", "right", drop=3),
+        Column("seeds", "right"),
     ]
     ordered = sorted(results, key=lambda row: (str(row.get("student")), evaluation_place(row), set_place(str(row.get("set")))))
-    several = len({evaluation_words(row) for row in ordered}) > 1
-    rows, last_student, last_words = [], None, None
+    rows: list[list[str | Text]] = []
+    last = None
     for row in ordered:
-        student, words = printable(row.get("student")), evaluation_words(row)
-        if several and (student, words) != (last_student, last_words):
-            rows.append([Text(student if student != last_student else ""), Text(printable(words), "italic"), *[""] * 6])
-            last_student = student
+        heading = (printable(row.get("student")), printable(evaluation_words(row)))
+        if heading != last:
+            rows += [[Text("")]] if last else []
+            rows.append([Text.assemble((heading[0], "bold"), f"  {heading[1]}" if heading[1] else "")])
+            last = heading
         style = "bold" if row.get("set") == "condensed" else ""
-        gain = percent(row.get("over_random"), signed=True)
+        gain = over_random(row)
         own = headline(results, str(row.get("set")), str(row.get("student"))) is row
         held = [gap for gap in gaps if own and (gap.figure.set, gap.figure.student) == (row.get("set"), row.get("student"))]
         published, *further = [[gap.figure.printed, f"{gap.gap:+.2f}"] for gap in held] or [["", ""]]
+        rate, updates = number(row.get("learning_rate")), number(row.get("updates"))  # a rate that was searched for
         rows.append(
             [
-                student if student != last_student else "",
-                Text(printable(row.get("set")), style),
+                Text(f"  {printable(row.get('set'))}", style),
                 Text(percent(row.get("top1")), style),
                 Text(gain, "green" if gain.startswith("+") else "red"),
                 *published,
+                percent(row.get("best_on_test")),
                 percent(row.get("top5")),
+                "" if rate is None else f"{rate:g}",
+                "" if updates is None else f"{updates:,.0f}",
                 str(len(row["seeds"])) if isinstance(row.get("seeds"), list) else "",
             ]
         )
-        rows += [["", "", "", "", *texts, "", ""] for texts in further]
-        last_student, last_words = student, words
+        rows += [["", "", "", *texts, *[""] * 5] for texts in further]
     print_table(console, columns, rows)
 
 
@@ -173,11 +178,25 @@ def _score_lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
             sweep = [_mean(value) for value in found["by_weight"].values()] if _is_scored(found) else []
             if not sweep or None in sweep:
                 continue
-            told = [f"{words} {100 * part:+.2f} points" for key, words in parts if (part := _mean(found.get(key))) is not None]
+            told = [f"{words} {percent(_points(part), signed=True)} points" for key, words in parts if (part := found.get(key))]
             weights = f"{sweep[0]:.3f} to {sweep[-1]:.3f} by its weight"
-            text = f"{sweep[len(sweep) // 2]:.3f}, {weights}; {', '.join(told)}; as good as random is {AS_RANDOM:.3f} ({whose})"
+            middle = _scored(list(found["by_weight"].values())[len(sweep) // 2])
+            text = f"{middle}, {weights}; {', '.join(told)}; as good as random is {AS_RANDOM:.3f} ({whose})"
             fields.append((name.upper(), text))
     return fields
+
+
+def _scored(spread: dict[str, Any]) -> str:
+    """Say a score with its deviation and number of paired seeds: `0.232 ± 0.011 (n 3)`."""
+    deviation, seeds = number(spread.get("std")), number(spread.get("n"))
+    told = f"{number(spread.get('mean')) or 0.0:.3f}" + ("" if deviation is None else f" ± {deviation:.3f}")
+    return f"{told} (n {seeds:.0f})" if seeds else told
+
+
+def _points(part: object) -> dict[str, float | None]:
+    """Return a part of a score, a spread of fractions, in percent points."""
+    found = part if isinstance(part, dict) else {}
+    return {name: None if (value := number(found.get(name))) is None else 100 * value for name in ("mean", "std")}
 
 
 def _is_scored(found: object) -> bool:
@@ -224,7 +243,18 @@ def _condensed(facts: dict[str, Any]) -> list[tuple[str, str]]:
         return []
     fields = [("images", f"{count(number(condensed.get('images')) or 0, 'image')}, {size(number(condensed.get('image_bytes')) or 0)}")]
     labels = number(condensed.get("label_bytes")) or 0
-    return [*fields, *([("labels", f"{size(labels)} of stored logits")] if labels else [])]
+    each = number(condensed.get("bytes_per_label"))
+    told = f"{size(labels)} of stored logits" + (f", {each:g} bytes each" if each else "")
+    return [*fields, *([("labels", told)] if labels else [])]
+
+
+def _equal_bytes(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the bytes of the teachers that are asked online, and how many real images take as many bytes as all that is needed."""
+    kept, rows = facts.get("bytes"), _rows(facts.get("results"))
+    teachers = number(kept.get("teachers")) if isinstance(kept, dict) else None
+    images = next((found for row in rows if row.get("set") == "equal-bytes" and (found := number(row.get("images")))), None)
+    fields = [("teachers", f"{size(teachers)}, which online labels need (4 bytes a weight)")] if teachers else []
+    return [*fields, *([("equal bytes", f"{count(images, 'real image')} take as many")] if images else [])]
 
 
 def _files(run: Run, facts: dict[str, Any]) -> list[Path]:

@@ -6,7 +6,7 @@ import os
 import re
 import select
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -73,14 +73,16 @@ def mute_lost_streams() -> bool:
 def print_table(console: "Console", columns: Sequence[Column], rows: Sequence[Sequence["str | Text"]]) -> None:
     """Print rows below their headers, each on one line; columns without a text are left out.
 
+    A row of a single cell stands above what follows, as wide as it is; an empty one leaves a line free.
     Where there is no room, columns with a `drop` go, then the widest is cut. Plain cells are made printable; styled ones must be already.
     """
     from rich.text import Text
 
     cells = [[cell if isinstance(cell, Text) else Text(printable(cell)) for cell in row] for row in rows]
-    filled = [index for index in range(len(columns)) if any(row[index] for row in cells)]
-    cells.insert(0, [Text(column.header, "bold") for column in columns])
-    widths = {index: max(row[index].cell_len for row in cells) for index in filled}
+    whole = [row for row in cells if len(row) == len(columns)]
+    filled = [index for index in range(len(columns)) if any(row[index] for row in whole)]
+    cells.insert(0, header := [Text(column.header, "bold") for column in columns])
+    widths = {index: max(row[index].cell_len for row in [header, *whole]) for index in filled}
     while (excess := sum(widths.values()) + GAP * (len(widths) - 1) - console.width) > 0:
         droppable = [index for index in widths if columns[index].drop]
         widest = max(widths, key=lambda index: widths[index])
@@ -91,8 +93,8 @@ def print_table(console: "Console", columns: Sequence[Column], rows: Sequence[Se
         else:
             break
     for row in cells:
-        line = Text()
-        for index, width in widths.items():
+        line = row[0] if len(row) < len(columns) else Text()
+        for index, width in widths.items() if len(row) == len(columns) else ():
             cell = row[index]
             cell.truncate(width, overflow="ellipsis")
             padding = " " * (width - cell.cell_len)
@@ -165,6 +167,13 @@ def percent(spread: object, *, signed: bool = False) -> str:
         return ""
     text = f"{mean:+.2f}" if signed else f"{mean:.2f}"
     return text if deviation is None else f"{text} ± {deviation:.2f}"
+
+
+def over_random(row: Mapping[str, Any]) -> str:
+    """Say a result's difference to random images, with its number of paired seeds where those are not all: `+2.39 ± 0.84 (n 2)`."""
+    over, seeds = row.get("over_random"), row.get("seeds")
+    text, pairs = percent(over, signed=True), number(over.get("n")) if isinstance(over, dict) else None
+    return f"{text} (n {pairs:.0f})" if text and pairs and isinstance(seeds, list) and pairs != len(seeds) else text
 
 
 def size(count: float) -> str:

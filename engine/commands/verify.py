@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from engine.commands.progress import task
 from engine.commands.tables import GAP, count, make_console, print_json
 from engine.runs.compare import read_facts
+from engine.runs.findings import FINE, LOOK, WRONG, Finding
 from engine.runs.layout import Run
 from engine.runs.store import read_run_toml
 from engine.runs.text import printable
-from engine.runs.verify import FINE, LOOK, WRONG, Finding, findings
+from engine.runs.verify import findings
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -7,6 +7,7 @@ refused in one line where two readings are possible: a guess would show only in 
 import pickle
 import re
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -191,7 +192,9 @@ def _load(path: Path) -> Any:
     kind = path.suffix.lower()
     try:
         if kind in (".pt", ".pth"):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # of the format of a file that is refused in one line below
+                return torch.load(path, map_location="cpu", weights_only=True)
         if kind == ".safetensors":
             with safetensors.safe_open(path, "pt") as tensors:
                 return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118 - no mapping
@@ -203,7 +206,7 @@ def _load(path: Path) -> Any:
         raise UserError(f"{shown(path)} holds more than tensors, or is damaged, and is not opened: {right}") from error
     except (safetensors.SafetensorError, zipfile.BadZipFile, *MALFORMED) as error:
         first = re.split(r"[.:\n]", str(error), maxsplit=1)[0][:100]
-        reason = "" if isinstance(error, LookupError) else f": {shown(first)}"
+        reason = "" if isinstance(error, LookupError) or not first else f": {shown(first)}"
         raise UserError(f"{shown(path)} is damaged or of another format{reason}") from error
     raise UserError(f"{shown(path)}: expected a folder of images, a run, or a .safetensors, .pt, .pth or .npz file")
 
@@ -310,8 +313,8 @@ def _whole_labels(labels: np.ndarray, count: int, path: Path, target: Target) ->
     if flat is None:
         raise UserError(f"{shown(path)}: its labels have the shape {labels.shape}; expected ({count},) for its {count} images")
     if (flat != np.rint(flat)).any() or flat.min() < 0 or flat.max() >= len(target.classes):
-        right = f"whole numbers from 0 to {len(target.classes) - 1}, the classes of {target.name}"
-        raise UserError(f"{shown(path)}: its labels must be {right}")
+        right = f"expected whole numbers from 0 to {len(target.classes) - 1}, the classes of {target.name}"
+        raise UserError(f"{shown(path)}: its labels go from {flat.min():g} to {flat.max():g}; {right}")
     return flat.astype(np.int64)
 
 

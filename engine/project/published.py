@@ -17,6 +17,10 @@ FULL = "full"  # stands for a method: training on the whole dataset
 # Keys by which a run may differ from its method and still be the method's: data, seeds, students, controls, machine and files.
 NOT_OF_THE_METHOD = ("dataset.", "condense.", "compute.", "save.")
 NOT_OF_THE_RECIPE = (
+    "initialise.path",
+    "observers.accuracy",
+    "observers.normalisation",
+    "observers.class_order",
     "squeeze.seed",
     "statistics.batch_size",
     "evaluate.students",
@@ -222,6 +226,11 @@ def _of_run(name: str, values: Mapping[str, Any], students: list[str]) -> list[F
     return [figure for figure in found if (figure.dataset, figure.ipc) == (dataset, ipc) and figure.student in students]
 
 
+def of_the_recipe(name: str) -> bool:
+    """Say whether another value of a `section.key` makes another recipe; data, seeds, students, controls, machine and files do not."""
+    return not name.startswith(NOT_OF_THE_METHOD) and name not in NOT_OF_THE_RECIPE
+
+
 def changed_settings(values: Mapping[str, Any], figure: Figure) -> list[str]:
     """Return the keys in which a run, by its flat values, differs from what its method says, without those that belong to the figure.
 
@@ -246,7 +255,7 @@ def changed_settings(values: Mapping[str, Any], figure: Figure) -> list[str]:
         for name, value in flatten(run.model_dump()).items()
         if name in flat
         and value != own[name]
-        and not name.startswith((*NOT_OF_THE_METHOD, *NOT_OF_THE_RECIPE))
+        and of_the_recipe(name)
         and name not in figure.settings
         and (in_use(run, name) or in_use(usual.project, name))
     ]

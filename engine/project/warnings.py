@@ -3,14 +3,15 @@
 Sources are named as in the schema; what is said of the digits was measured with small networks on scikit-learn's.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from engine.errors import UserError
-from engine.models.registry import normalisation, parameter_count
+from engine.models.registry import activation_count, normalisation, parameter_count
 from engine.project.checks import has_effect
 from engine.project.evaluations import label_regime
+from engine.project.inactive import inactive_terms
 from engine.project.plan import Plan, Step
 from engine.project.planner import estimated_bytes
 from engine.project.protocols import HARD
@@ -24,6 +25,7 @@ TILED_SIDE = 32  # px up to which tiles of half a side lose what an image shows
 NEARLY_EQUAL = 1.1  # classes whose counts differ by less are balanced
 SEEDS, SEEDS_AT_IPC_1 = 3, 5
 RESIDENT_BYTES = 2 << 30  # real images up to this size are held in memory
+TRAINED_COPIES = 4  # of a network's weights while it is trained: gradients and two momenta beside them
 COPIES = 5  # of a batch at work: pixels, their gradient, two momenta of Adam, their average
 FLOAT = 4  # bytes
 UNITS = ("KiB", "MiB", "GiB", "TiB")
@@ -51,7 +53,7 @@ def warnings(plan: Plan, machine: Machine | None = None) -> list[Warning]:
     found = [*_of_machine(plan, machine or Machine()), *_of_bytes(plan), *_of_controls(plan)]
     if plan.project.synthesise.enabled and any(step.stage == "synthesise" for step in plan.steps):
         found += _of_synthesis(plan)
-    found += [*_of_start(plan), *_of_evaluation(plan)]
+    found += [*_of_start(plan), *_of_evaluation(plan), *(Warning(*each) for each in inactive_terms(plan.project))]
     return list(dict.fromkeys(found))
 
 
@@ -60,20 +62,34 @@ def highest_ema(updates: int) -> float:
     return max(0.0, 1 - EMA_SHARE / updates)
 
 
-def least_memory(plan: Plan) -> dict[str, int]:
-    """Return for each stage of a plan the bytes that it certainly holds at once; activations, which are not counted, come on top."""
+def memory_needed(plan: Plan) -> dict[str, int]:
+    """Return for each stage of a plan about how many bytes it holds at once: images, weights, and a batch's activations, roughly.
+
+    Networks whose activations are not counted add none.
+    """
     project, source = plan.project, plan.source
     pixels = 3 * source.resolution**2
     real = sum(source.train_counts) * pixels
     images = project.condense.ipc * len(source.classes)
     batch = min(project.batch.size or images, images)
-    least = {
-        "squeeze": FLOAT * 4 * max(map(_weights(plan), project.observers.synthesis), default=0) + (real if real <= RESIDENT_BYTES else 0),
-        "synthesise": FLOAT * (sum(map(_weights(plan), project.observers.synthesis)) + (images + COPIES * batch) * pixels),
-        "evaluate": FLOAT * 4 * max(map(_weights(plan), project.evaluate.students), default=0) + images * pixels,
+    value = FLOAT if plan.precision == "float32" else FLOAT // 2
+    observers, students = project.observers.synthesis, project.evaluate.students
+
+    def activations(names: Sequence[str], size: int) -> int:
+        return value * size * max((activation_count(name, source.resolution) for name in names), default=0)
+
+    trained = FLOAT * TRAINED_COPIES
+    needed = {
+        "squeeze": trained * max(map(_weights(plan), observers), default=0)
+        + (real if real <= RESIDENT_BYTES else 0)
+        + activations(observers, min(project.squeeze.batch_size, sum(source.train_counts))),
+        "synthesise": FLOAT * (sum(map(_weights(plan), observers)) + (images + COPIES * batch) * pixels) + activations(observers, batch),
+        "evaluate": trained * max(map(_weights(plan), students), default=0)
+        + images * pixels
+        + activations(students, min(project.evaluate.batch_size, images)),
     }
     stages = {step.stage for step in plan.steps}
-    return {stage: count for stage, count in least.items() if stage in stages}
+    return {stage: count for stage, count in needed.items() if stage in stages}
 
 
 def _weights(plan: Plan) -> Any:
@@ -89,14 +105,18 @@ def _weights(plan: Plan) -> Any:
 
 
 def _of_machine(plan: Plan, machine: Machine) -> Iterator[Warning]:
-    least = least_memory(plan)
-    stage = max(least, key=lambda name: least[name], default=None)
-    if machine.memory is not None and stage is not None and least[stage] > machine.memory:
-        key = {"squeeze": "observers.synthesis", "synthesise": "condense.ipc", "evaluate": "evaluate.students"}[stage]
+    memory = memory_needed(plan)
+    stage = max(memory, key=lambda name: memory[name], default=None)
+    if machine.memory is not None and stage is not None and memory[stage] > machine.memory:
+        key, size = {
+            "squeeze": ("observers.synthesis", "squeeze.batch_size"),
+            "synthesise": ("condense.ipc", "batch.size"),
+            "evaluate": ("evaluate.students", "evaluate.batch_size"),
+        }[stage]
         yield Warning(
             key,
-            f"{stage} holds at least {_size(least[stage])} and {plan.device} has {_size(machine.memory)}; "
-            "use fewer images per class, a smaller batch.size, or smaller networks",
+            f"{stage} holds about {_size(memory[stage])} at once and {plan.device} has {_size(machine.memory)}; "
+            f"use a smaller {size}, smaller networks, or fewer images per class",
         )
     needed = sum(step.cost.get("bytes", 0) for step in plan.steps)
     if machine.free_disk is not None and needed > machine.free_disk:
@@ -123,7 +143,8 @@ def _of_bytes(plan: Plan) -> Iterator[Warning]:
         yield Warning(
             "labels.mode",
             f"the stored labels take {_size(labels)}, {labels / dataset:.1f} times the {_size(dataset)} of the images they condense "
-            '(LPLD, 2410.15919): use fewer epochs or "fixed", or judge the result by evaluate.controls = ["equal-bytes", …]',
+            '(LPLD, 2410.15919): use fewer epochs, "fixed" or labels.storage = "top-k", or judge the result by '
+            'evaluate.controls = ["equal-bytes", …]',
         )
 
 
@@ -137,6 +158,12 @@ def _of_controls(plan: Plan) -> Iterator[Warning]:
             "evaluate.controls",
             "without random real images nothing tells what the method adds: under the same soft labels they beat SRe2L (2406.10485); "
             'add "random"',
+        )
+    if project.labels.mode == "given" and controls:
+        yield Warning(
+            "labels.mode",
+            "the labels that came along are trained on as they are, but nobody knows here who gave them, so controls are labelled by "
+            "observers.labels and a difference to them is one of labels, too; judge the images by the rows with hard labels",
         )
     if project.labels.teacher_batchnorm == "train" and has_effect(project, "labels.teacher_batchnorm") and "noise" not in controls:
         yield Warning(
@@ -211,6 +238,7 @@ def _of_evaluation(plan: Plan) -> Iterator[Warning]:
             'choosing by the test images flatters every method, the noisiest most (DD-Ranking, 2505.13300); use "last", '
             "which shows the best on test beside it",
         )
+    yield from _of_length(trainings)
     for step in trainings:
         yield from _of_training(step)
     if label_regime(project) != HARD and not project.evaluate.hard_labels:
@@ -220,10 +248,32 @@ def _of_evaluation(plan: Plan) -> Iterator[Warning]:
         )
 
 
+def _of_length(trainings: Sequence[Step]) -> Iterator[Warning]:
+    """Yield one warning for all trainings that are too short, whatever their protocols."""
+    short: dict[str, tuple[int, int]] = {}  # key of the epochs -> updates that they come to, epochs that would be enough
+    for step in trainings:
+        updates = step.cost["iterations"]
+        if updates < SHORT_UPDATES:
+            short.setdefault(_epochs_key(step), (updates, -(-SHORT_UPDATES * step.settings["evaluate.epochs"] // updates)))
+    if short:
+        told = [f"{updates:,} updates{' under the common protocol' if 'common' in key else ''}" for key, (updates, _) in short.items()]
+        right = [f"{key.removeprefix('evaluate.')} = {enough}" for key, (_, enough) in short.items()]
+        yield Warning(
+            next(iter(short)),
+            f"{' and '.join(told)} are too few to learn what the images teach, and rank methods by how fast they teach (RD3, 2509.19743, "
+            f"where a smaller batch alone is worth ten points); use {' and '.join(right)} or more",
+        )
+
+
+def _epochs_key(step: Step) -> str:
+    """Return the key that says how long a training is."""
+    return "evaluate.common_epochs" if step.facts["protocol"] == "common" else "evaluate.epochs"
+
+
 def _of_training(step: Step) -> Iterator[Warning]:
     """Yield what is said against one training of a student on the condensed set."""
-    updates, ema, common = step.cost["iterations"], step.settings["evaluate.ema"], step.facts["protocol"] == "common"
-    epochs, highest = "evaluate.common_epochs" if common else "evaluate.epochs", highest_ema(updates)
+    updates, ema = step.cost["iterations"], step.settings["evaluate.ema"]
+    epochs, highest = _epochs_key(step), highest_ema(updates)
     if ema > highest:
         yield Warning(
             "evaluate.ema",
@@ -235,13 +285,6 @@ def _of_training(step: Step) -> Iterator[Warning]:
             "evaluate.ema",
             f"an average at {ema:g} comes to chance over short trainings (13.1 % on CIFAR-10 in EDC Table 20), and {updates:,} updates are "
             f"only {updates * (1 - ema):.0f} times what it looks back over; use 0.99",
-        )
-    if updates < SHORT_UPDATES:
-        yield Warning(
-            epochs,
-            f"{updates:,} updates are too few to learn what the images teach, and rank methods by how fast they teach (RD3, 2509.19743, "
-            "where a smaller batch alone is worth ten points); "
-            f"use {-(-SHORT_UPDATES * step.settings['evaluate.epochs'] // updates):,} epochs or more",
         )
     if step.settings["evaluate.batch_size"] == 1 and normalisation(step.facts["student"]) == "batch":
         yield Warning(

@@ -40,7 +40,9 @@ LIKENESS = {
         ("batch.size", "match.w_class", "match.patch_size", "augment.crop_mode", "compute.threads"),
         ("synthesise.iterations", "images"),
     ),
-    "relabel": Likeness(("observers.labels",), ("evaluate.batch_size", "labels.dtype", "compute.threads"), ("evaluate.epochs", "images")),
+    "relabel": Likeness(
+        ("observers.labels",), ("evaluate.batch_size", "labels.dtype", "labels.storage", "compute.threads"), ("evaluate.epochs", "images")
+    ),
     "evaluate": Likeness(
         ("student", "labelling"), ("evaluate.batch_size", "evaluate.randaugment", "data", "compute.threads"), ("views",)
     ),

@@ -7,43 +7,28 @@ in percent.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from engine.project.protocols import HARD, PUBLISHED
 from engine.project.published import Figure, changed_settings, held_against, table_label
 from engine.project.warnings import highest_ema
-from engine.runs.compare import Facts, Spread
+from engine.runs.compare import Facts
 from engine.runs.events import Metrics, number, read_all, read_metrics, without_rewinds
+from engine.runs.findings import FINE, LOOK, WRONG, Finding, Verdict, listed
 from engine.runs.layout import Run, read_object, tables
-from engine.runs.results import alike
 from engine.runs.text import printable
-
-Verdict = Literal["fine", "look", "wrong"]
-FINE, LOOK, WRONG = "fine", "look", "wrong"
+from engine.runs.verify_results import STANDARD_ERRORS, of_results, top1_of
 
 SMALL_SKILL = 0.2  # of the way from chance to 100 %, below which an observer has learnt little
 CHANGED_POINTS = 1.0  # by which an accuracy may differ when it is measured again in another precision
 PERMUTED_POINTS = 10.0  # that another order of the classes must gain,
-CHANCE_POINTS = 5.0  # and this much more than it gains of answers without knowledge; also what noise may lie above chance
+CHANCE_POINTS = 5.0  # and this much more than it gains of answers without knowledge
 OWN_CLASS = 50.0  # % of the condensed images that observers should take for their own class
 DOMINANT = 0.9  # share of a loss term that leaves the others nothing to say
 ENDS = 20  # the first and last iterations are this part of a batch's
-BEST_POINTS = 1.0  # by which the best on test may lie above the final measurement
 TIED_POINTS = 1.0  # published results that differ by less are the same
 FAR_POINTS = 10.0  # below a published figure is more than a protocol explains
 EXTREME_SHARE = 0.25  # of pixels at 0 or 255 beyond what real images have
-STANDARD_ERRORS = 2.0
-SHOWN = 8  # names in a line
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one check found: its verdict, what was measured, and why it matters, each in plain words."""
-
-    check: str
-    verdict: Verdict
-    measured: str
-    why: str
 
 
 @dataclass(frozen=True)
@@ -105,7 +90,7 @@ def findings(run: Run, facts: Facts, measured: Measured) -> list[Finding]:
     names = facts.values.get("frozen.classes")
     chance = 100 / len(names) if isinstance(names, list) and names else 0.0
     results = facts.summary.get("results")
-    rows = [row for row in results if isinstance(row, dict) and _spread(row)] if isinstance(results, list) else []
+    rows = [row for row in results if isinstance(row, dict) and top1_of(row)] if isinstance(results, list) else []
     return [
         *_of_state(facts),
         *_of_observers(measured, chance),
@@ -113,10 +98,7 @@ def findings(run: Run, facts: Facts, measured: Measured) -> list[Finding]:
         *_of_terms(run, facts.values),
         *_of_losses(run),
         *_of_averages(run),
-        *_of_floor(rows, chance, facts.values),
-        *_of_best(rows, facts.summary),
-        *_of_whole(rows),
-        *_over_random(rows),
+        *of_results(rows, chance, facts.values, facts.summary),
         *_of_published(rows, facts.values),
     ]
 
@@ -182,7 +164,7 @@ def _of_order(check: str, asked: Mapping[str, Answers], why: str) -> Finding:
         return Finding(check, FINE, "no other order of the classes explains the answers better", "")
     name, answers = next(iter(permuted.items()))
     moved = [f"{one} is called {other}" for one, other in answers.moved]
-    said = f"{answers.top1:.1f} % right, {answers.best:.1f} % in another order of the classes ({name}): {_listed(moved)}"
+    said = f"{answers.top1:.1f} % right, {answers.best:.1f} % in another order of the classes ({name}): {listed(moved)}"
     return Finding(check, WRONG, said.removesuffix(": "), why)
 
 
@@ -199,6 +181,9 @@ def _of_images(images: ImageFacts | None, chance: float) -> Iterator[Finding]:
                 {"label observers": answers},
                 "the images are stored under other classes' numbers than observers know",
             )
+        elif answers.top1 <= chance + STANDARD_ERRORS * 100 * math.sqrt(chance / 100 * (1 - chance / 100) / answers.images):
+            why = "they show nothing of their classes: noise, images of something else, or labels in no order at all"
+            yield Finding("classes of the images", WRONG, said, why)
         elif answers.top1 < OWN_CLASS:
             why = "with hard labels such images teach the wrong thing; soft labels hide it, as they would on noise"
             yield Finding("classes of the images", LOOK, said, why)
@@ -314,91 +299,7 @@ def _of_averages(run: Run) -> Iterator[Finding]:
         WRONG: "above 1 - 10/updates, so that the average still carries the random initial weights; lower evaluate.ema",
     }
     for verdict, momenta in told.items():
-        yield Finding("averaged student", verdict, f"momentum {_listed(list(momenta), '; ')}", why[verdict])
-
-
-def _of_floor(rows: Sequence[Mapping[str, Any]], chance: float, values: Mapping[str, Any]) -> Iterator[Finding]:
-    """Yield what labels teach on pure noise."""
-    floors = [row for row in rows if row.get("set") == "noise"]
-    if not floors and rows and values.get("evaluate.loss") != "ce":
-        trains = values.get("labels.teacher_batchnorm") == "train"
-        why = 'without it nothing tells what the labels teach alone; add "noise" to evaluate.controls'
-        if trains:
-            why = f"observers labelled by the batch's statistics, which teaches 42 % on the digits from pure noise; {why}"
-        yield Finding("label floor", LOOK, "no noise control", why)
-    for row in floors:
-        floor, condensed = _spread(row), _spread(_partner(rows, row, "condensed"))
-        if floor is None:
-            continue
-        said = f"{_told(row)}: {floor.mean:.1f} % from pure noise; chance is {chance:.1f} %"
-        if floor.mean <= chance + CHANCE_POINTS:
-            yield Finding("label floor", FINE, said, "")
-        elif condensed and floor.mean >= condensed.mean - STANDARD_ERRORS * _error(condensed):
-            why = (
-                f"the labels teach as much without the images as with them ({condensed.mean:.1f} %): the number says nothing of the images"
-            )
-            yield Finding("label floor", WRONG, said, why)
-        else:
-            yield Finding("label floor", LOOK, said, "so much of the accuracy comes from the labels whatever the images show")
-
-
-def _of_best(rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Iterator[Finding]:
-    """Yield results whose best measurement on the test images lies far above the final one, or that are chosen so."""
-    if summary.get("select") == "best_on_test":
-        why = 'it flatters every method, the noisiest most; set evaluate.select = "last"'
-        yield Finding("best on test", LOOK, "the headline is the best of all measurements on the test images", why)
-        return
-    far = []
-    for row in rows:
-        best, final = number(tables(row).get("best_on_test", {}).get("mean")), _spread(row)
-        if best is not None and final and best > final.mean + BEST_POINTS:
-            far.append(f"{row.get('set')} {_told(row)}: {best:.1f} % before the final {final.mean:.1f} %")
-    if far:
-        why = "the students forget towards the end: fewer epochs or another schedule; papers that print the best show the higher number"
-        yield Finding("best on test", LOOK, _listed(far), why)
-    elif rows:
-        yield Finding("best on test", FINE, "final measurements are within a point of the best", "")
-
-
-def _of_whole(rows: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
-    """Yield whether the whole dataset is the upper bound that it is taken for."""
-    for row in rows:
-        whole = _spread(row) if row.get("set") == "full" else None
-        parts = {str(other.get("set")): _spread(other) for other in rows if other is not row and alike(row, other)}
-        means = {name: part.mean for name, part in parts.items() if part is not None}
-        if whole is None or not means:
-            continue
-        best = max(means, key=lambda name: means[name])
-        said = f"{_told(row)}: {whole.mean:.1f} % from the whole dataset, {means[best]:.1f} % from {best}"
-        if whole.mean < means[best]:
-            why = "its training is too short to be an upper bound, so the gap to it says nothing; use more evaluate.full_epochs"
-            yield Finding("whole dataset", LOOK, said, why)
-        else:
-            yield Finding("whole dataset", FINE, said, "")
-
-
-def _over_random(rows: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
-    """Yield the paired difference of each condensed result to random real images, and whether chance explains it (t test, 95 %)."""
-    for row in rows:
-        if row.get("set") != "condensed":
-            continue
-        check, told, gain = "over random", _told(row), _values(row.get("over_random"))
-        if gain is None:
-            why = 'nothing tells what the method adds; add "random" to evaluate.controls'
-            yield Finding(check, LOOK, f"{told}: random real images were not measured with the same labels", why)
-            continue
-        if gain.std is None:
-            why = "one seed cannot tell a difference from chance; use at least 3 (5 at one image per class)"
-            yield Finding(check, LOOK, f"{told}: {gain.mean:+.2f} points, one seed", why)
-            continue
-        margin = student_quantile(gain.n) * _error(gain)
-        said = f"{told}: {gain.mean:+.2f} ± {gain.std:.2f} points over {gain.n} paired seeds; chance reaches {margin:.2f} (t test, 95 %)"
-        if gain.mean > margin:
-            yield Finding(check, FINE, said, "")
-        elif gain.mean < -margin:
-            yield Finding(check, LOOK, said, "random real images are better, by more than chance explains: the method does harm here")
-        else:
-            yield Finding(check, LOOK, said, "within chance: it cannot be told from random real images; more seeds may")
+        yield Finding("averaged student", verdict, f"momentum {listed(list(momenta), '; ')}", why[verdict])
 
 
 def _of_published(rows: Sequence[Mapping[str, Any]], values: Mapping[str, Any]) -> Iterator[Finding]:
@@ -408,7 +309,7 @@ def _of_published(rows: Sequence[Mapping[str, Any]], values: Mapping[str, Any]) 
         own = [row for row in rows if (row.get("set"), row.get("student")) == (figure.set, figure.student)]
         own = [row for row in own if row.get("protocol", PUBLISHED) == PUBLISHED and row.get("augmentation", True)]
         row = next((row for row in own if figure.set == "full" or row.get("labels") != HARD), own[0] if own else None)
-        if (measured := _spread(row)) is not None:
+        if (measured := top1_of(row)) is not None:
             yield _of_figure(figure, measured.mean, values)
     if not held:
         ipc = values.get("condense.ipc")
@@ -417,10 +318,11 @@ def _of_published(rows: Sequence[Mapping[str, Any]], values: Mapping[str, Any]) 
     figure = next((figure for figure in held if figure.set == "condensed"), None)
     changed = _changed(values, figure)
     if changed:
-        why = "accuracies of another recipe are no replication; what differs is listed by `edc check`"
-        yield Finding("protocol", LOOK, f"{len(changed)} settings differ from the published: {_listed(changed, '; ')}", why)
+        why = "accuracies of another recipe are no replication; `edc check` has the same list, and beside it students, seeds and controls"
+        count = f"{len(changed)} setting{' differs' if len(changed) == 1 else 's differ'} from the method"
+        yield Finding("protocol", LOOK, f"{count}: {listed(changed, '; ')}", why)
     else:
-        yield Finding("protocol", FINE, "no setting differs from the published protocol", "")
+        yield Finding("protocol", FINE, "no setting differs from the method", "")
 
 
 def _of_figure(figure: Figure, top1: float, values: Mapping[str, Any]) -> Finding:
@@ -443,45 +345,3 @@ def _changed(values: Mapping[str, Any], figure: Figure | None) -> list[str]:
 
 def _said(value: object) -> str:
     return printable(", ".join(map(str, value)) if isinstance(value, list) else value, 60)
-
-
-def _partner(rows: Sequence[Mapping[str, Any]], row: Mapping[str, Any], set_name: str) -> Mapping[str, Any] | None:
-    """Return the row of another set that is otherwise about the same."""
-    return next((other for other in rows if other.get("set") == set_name and alike(row, other)), None)
-
-
-def _spread(row: Mapping[str, Any] | None) -> Spread | None:
-    """Return a row's top-1; None for no row, or one without."""
-    return None if row is None else _values(row.get("top1"))
-
-
-def _values(spread: object) -> Spread | None:
-    """Return mean, deviation and number of values of a spread in a summary."""
-    if not isinstance(spread, dict) or (mean := number(spread.get("mean"))) is None:
-        return None
-    values = spread.get("values")
-    count = int(number(spread.get("n")) or (len(values) if isinstance(values, list) else 0))
-    return Spread(mean, number(spread.get("std")), count)
-
-
-def student_quantile(count: int) -> float:
-    """Return how many standard errors a mean of `count` (2 or more) values may lie from zero by chance: Student's t, two-sided, 95 %."""
-    from scipy.stats import t
-
-    return float(t.ppf(0.975, count - 1))
-
-
-def _error(spread: Spread) -> float:
-    """Return the standard error of a mean; 0 where a single seed tells none."""
-    return (spread.std or 0.0) / math.sqrt(max(spread.n, 1))
-
-
-def _told(row: Mapping[str, Any]) -> str:
-    """Say what a row is about beside its set: student, protocol, labels, and augmentation where there is none."""
-    words = [row.get("student"), row.get("protocol", PUBLISHED), row.get("labels", "")]
-    return " ".join(printable(word) for word in [*words, "" if row.get("augmentation", True) else "unaugmented"] if word)
-
-
-def _listed(words: Sequence[str], between: str = ", ") -> str:
-    more = f"{between}and {len(words) - SHOWN} more" if len(words) > SHOWN else ""
-    return between.join(words[:SHOWN]) + more

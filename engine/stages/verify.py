@@ -49,7 +49,7 @@ def measure_run(run: Run, content: dict[str, Any], progress: Progress = lambda d
             source = locate_dataset(project, cache=cache)
             if source.fingerprint != frozen.get("data_fingerprint"):
                 return Measured(problem=f"the images of {source.name} are not those that this run was made with")
-            store = open_store(prepare(source, cache))
+            store = open_store(prepare(source, cache, store=project.dataset.store))
         except (UserError, RunError) as error:
             return Measured(problem=str(error))
         device, precision = _where(frozen)

@@ -9,7 +9,9 @@ import torch
 from small_project import edc, make_projects
 
 from engine import CondensedDataset
+from engine.data.condensed import write_condensed
 from engine.data.header import read_header
+from engine.data.sources import ClassIndex
 from engine.project.files import load_project
 from engine.runs.store import find_run
 
@@ -48,10 +50,21 @@ def test_exported_images_give_the_accuracy_that_they_had_inside(projects, export
     assert {"squeeze/convnet-d1-w8", "initialise/random-seed0", "evaluate/random-convnet-d1-w8-seed0"} <= reused
 
 
+def test_classes_in_another_order_give_the_same_accuracy(projects, exported):
+    given = CondensedDataset.open(find_run(projects, "small").folder)
+    turned = np.arange(10)[::-1].copy()  # the class 9 first
+    about = {"classes": ClassIndex(tuple(given.classes.names[label] for label in turned)), "mean": given.mean, "std": given.std}
+    order = np.argsort(turned[given.labels.numpy()], kind="stable")
+    write_condensed(projects.parent / "turned", given.images[order], torch.from_numpy(turned)[given.labels[order]], **about, metadata={})
+    told = edc(projects, "evaluate", projects.parent / "turned", "--like", "small").stdout
+    assert "its classes were brought into the order of digits" in told
+    assert without_folders(summary_of(projects, "external-turned")) == without_folders(summary_of(projects, "small"))
+
+
 def test_the_project_says_only_what_differs_from_edcs_evaluation_and_runs_as_any_other(projects, exported):
     edc(projects, "evaluate", exported, "--like", "small")
     text = (projects / "external-exported.toml").read_text()
-    assert "[observers]\nlabels = [\"convnet-d1-w8\"]" in text and "synthesis" not in text and "temperature" not in text
+    assert '[observers]\nlabels = ["convnet-d1-w8"]' in text and "synthesis" not in text and "temperature" not in text
     project = load_project(projects / "external-exported.toml").project
     small = load_project(projects / "small.toml").project
     for section in ("evaluate", "labels", "squeeze", "compute"):
@@ -89,11 +102,15 @@ def test_soft_labels_come_into_the_project_when_asked_for(projects, exported):
     assert "labels.mode" in refused.stderr and not (projects / "soft.toml").exists() and not (projects / "soft").exists()
     told = edc(projects, *asked, "--set", "evaluate.controls=[]", "--set", "evaluate.epochs=4", "--set", "evaluate.every=4").stdout
     assert "1 image for each of 10 classes of digits, with soft labels" in told and "values from 0 to 1" in told
+    assert "warning: labels.mode" not in told  # there are no controls that other labels would be unfair to
+    assert "warning: labels.mode the labels that came along" in edc(projects, "check", "soft", "--set", "evaluate.controls=random").stdout
     assert load_project(projects / "soft.toml").project.labels.mode == "given"
     assert read_header(projects / "soft" / "images.safetensors").soft_labels
     kept = safetensors.torch.load_file(find_run(projects, "soft").folder / "stages/3-initialise/condensed/images.safetensors")
     assert np.array_equal(kept["soft_labels"].numpy(), np.eye(10, dtype=np.float32) * 6)
-    assert summary_of(projects, "soft")["results"][0]["labels"] == "fixed-soft"
+    summary = summary_of(projects, "soft")
+    assert summary["results"][0]["labels"] == "fixed-soft"
+    assert summary["condensed"]["label_bytes"] == summary["bytes"]["labels"] == summary["bytes"]["estimate"]["labels"] == 10 * 10 * 4
 
 
 BAD = [

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -81,7 +82,7 @@ class TestWrongInputIsOneLineAndWritesNothing:
             ("evaluate.zeta", ["--set evaluate.zeta", "section.key=value"]),
             ("condense.ipc=500", ["--set condense.ipc", "500 images per class", "at most"]),
             ("condense.method=edcc", ["--set condense.method", "did you mean edc?"]),
-            ("evaluate.students=vgg11-bn", ["--set evaluate.students", "128 px and more, not 16 px"]),
+            ("evaluate.students=alexnet", ["--set evaluate.students", "128 px and more, not 16 px"]),
             ("observers.labels=convnet-d5", ["--set observers.labels", "at 16 px the depth can be at most 4"]),
             ("observers.labels=resnet19", ["--set observers.labels", "did you mean resnet18"]),
             ("dataset.name=cifar", ["--set dataset.name", "did you mean 'cifar10'?"]),
@@ -186,6 +187,19 @@ class TestCheck:
         assert ["evaluate.epochs", "7", "1000", "--set"] in [line.split() for line in out.splitlines()]
         assert ["evaluate.students", "convnet-w32", "resnet18", "project"] in [line.split() for line in out.splitlines()]
         assert "condense.ipc" not in out
+        recipe, beside = out.index("differs from the method"), out.index("chosen beside the method")
+        assert recipe < out.index("evaluate.epochs ") < beside < out.index("evaluate.students ")
+
+    def test_trainings_that_differ_in_seed_student_or_set_are_one_line(self, edc, project):
+        values = ["evaluate.hard_labels=true", "evaluate.seeds=0,1,2", "evaluate.students=convnet-w32,convnet-d1"]
+        values += ["evaluate.controls=random,easy,herding,medium,noise"]
+        out = edc("check", "tiny", *(word for value in values for word in ("--set", value)))[1]
+        lines = [re.split(r"\s{2,}", line.strip()) for line in out.splitlines()]
+        assert ["students convnet-w32, convnet-d1; 3 seeds (0, 1, 2)"] in lines
+        words = [line for line in lines if any(cell.startswith(("online labels:", "hard labels:")) for cell in line)]
+        assert [line[-4].partition(":")[2] for line in words] == [" condensed, random and 4 more", " condensed, random and 3 more"]
+        assert [line[-3].split()[:2] for line in words] == [["36", "×"], ["30", "×"]]  # 6 and 5 sets, 2 students, 3 seeds
+        assert ["random", "3 × 20", "3 × 15.0 KiB", "to do"] in lines
 
     def test_json_holds_the_same_and_every_value(self, edc, project):
         status, out, _ = edc("check", str(project), "--json")
@@ -279,12 +293,33 @@ class TestListAndShow:
         status, out, _ = edc("show", "tiny")
         lines = [line.split() for line in out.splitlines()]
         assert status == 0
-        assert ["convnet-w32", "condensed", "81.23", "±", "0.46", "+11.25", "±", "0.92", "2"] in lines
+        assert ["convnet-w32"] in lines
+        assert ["condensed", "81.23", "±", "0.46", "+11.25", "±", "0.92", "2"] in lines
         assert ["random", "70.00", "±", "1.41", "2"] in lines
         assert ["squeeze", "1", "1", "min", "15", "s", "reused", "1.0", "MiB"] in lines
         assert ["observers", "convnet-w32", "97.50", "%"] in lines
         assert ["images", "20", "images,", "15.0", "KiB"] in lines
         assert str(images.relative_to(tmp_path)) in out
+
+    def test_a_difference_over_fewer_seeds_than_the_result_says_so_and_the_best_on_test_and_updates_stand_beside(self, edc, tmp_path):
+        random, condensed = SUMMARY["results"]
+        over = {"mean": 11.9, "std": None, "n": 1, "values": [11.9]}
+        more = {"over_random": over, "best_on_test": {"mean": 82.5, "std": 0.1, "n": 2}, "updates": 1200, "labels": "online"}
+        finished_run(tmp_path, summary=SUMMARY | {"results": [random, condensed | more]})
+        lines = [re.split(r"\s{2,}", line.strip()) for line in edc("show", "tiny")[1].splitlines()]
+        assert ["trained on", "top-1 %", "over random", "best on test", "updates", "seeds"] in lines
+        assert ["convnet-w32", "online labels"] in lines
+        assert ["condensed", "81.23 ± 0.46", "+11.90 (n 1)", "82.50 ± 0.10", "1,200", "2"] in lines
+
+    def test_a_score_has_its_deviation_and_number_of_seeds_and_its_parts_theirs(self, edc, tmp_path):
+        parts = {"ior": {"mean": 0.02, "std": 0.005, "n": 3}, "hlr": {"mean": 0.2, "std": None, "n": 1}}
+        by_weight = {f"{weight}": {"mean": 0.2 + weight / 10, "std": 0.01, "n": 3} for weight in (0, 0.25, 0.5, 0.75, 1)}
+        score = {"student": "convnet-w32", "protocol": "published", "lrs": parts | {"by_weight": by_weight}, "ars": {}}
+        finished_run(tmp_path, summary=SUMMARY | {"scores": [score], "bytes": {"teachers": 4 << 20}})
+        out = edc("show", "tiny")[1]
+        assert "0.250 ± 0.010 (n 3), 0.200 to 0.300 by its weight; over random +2.00 ± 0.50 points" in out
+        assert "hard labels behind the whole dataset +20.00 points; as good as random is 0.269 (convnet-w32, published protocol)" in out
+        assert re.search(r"teachers +4.0 MiB", out) and "ARS" not in out
 
     def test_show_json_is_the_summary_with_the_computed_status(self, edc, tmp_path):
         run = finished_run(tmp_path, summary={**SUMMARY, "status": "running"})

@@ -92,6 +92,32 @@ class TestTheTable:
         assert ["images", "300.0 KiB", "300.0 KiB"] in lines
         assert lines[1][0] == "slow" and lines[1][-1] == "baseline"
 
+    def test_a_difference_over_other_seeds_than_the_result_says_over_how_many(self, edc, tmp_path):
+        make_run(tmp_path, "short", [80.0, 82.0])
+        make_run(tmp_path, "long", [79.0, 84.0, 86.0], evaluate__zeta=1.0)
+        _, output, _ = edc("compare", "short", "long", "--baseline", "short")
+        lines = [re.split(r"\s{2,}", line.strip()) for line in output.splitlines()]
+        assert ["to baseline", "+0.50 ± 2.12 (n 2)"] in lines  # -1 and 2, of three seeds
+        assert ["trainings", "2", "3"] in lines
+
+    def test_a_column_without_the_first_result_has_its_own_number_of_trainings(self, edc, tmp_path):
+        for name, labels in (("asked", "online"), ("kept", "epoch-soft")):
+            run = make_run(tmp_path, name, [80.0, 82.0], evaluate__zeta=1.0 if labels == "online" else 2.0)
+            summary = json.loads(run.summary.read_text())
+            summary["results"] = [row | {"labels": labels, "protocol": "published", "augmentation": True} for row in summary["results"]]
+            run.summary.write_text(json.dumps(summary))
+        _, output, _ = edc("compare", "asked", "kept")
+        assert "(n 2)" not in output and re.search(r"trainings +2 +2\n", output)
+        assert "where no others are named" not in output
+        assert re.search(r"labels +online, where no others are named", edc("compare", "asked")[1])
+
+    def test_a_difference_without_a_common_seed_says_so(self, edc, tmp_path):
+        make_run(tmp_path, "one", [80.0, 82.0])
+        make_run(tmp_path, "other", [84.0, 86.0], condense__seed=1, evaluate__zeta=1.0)
+        _, output, _ = edc("compare", "one", "other", "--baseline", "one")
+        assert re.search(r"to baseline +\+4.00 \(unpaired\)", output)
+        assert "difference of the means, since no seed was trained in both" in output
+
     def test_shows_the_gap_to_the_paper_and_how_the_figure_was_found(self, edc, runs):
         _, output, _ = edc("compare", "slow", "fast")
         lines = [re.split(r"\s{2,}", line.strip()) for line in output.splitlines()]
@@ -365,7 +391,7 @@ class TestShow:
     def test_has_the_published_figure_and_the_gap_beside_the_condensed_set(self, edc, runs):
         _, output, _ = edc("show", "slow")
         lines = [re.split(r"\s{2,}", line.strip()) for line in output.splitlines()]
-        assert ["resnet18", "condensed", "81.00 ± 1.41", "79.1 ± 0.3", "+1.90", "2"] in lines
+        assert ["condensed", "81.00 ± 1.41", "79.1 ± 0.3", "+1.90", "2"] in lines
         assert "found by dataset, images per class, method and student" in output
         assert "the run departs from its method in evaluate.schedule" in output
 

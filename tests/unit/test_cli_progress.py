@@ -111,6 +111,19 @@ class TestPlainLines:
             "squeeze resnet18: reused",
         ]
 
+    def test_what_a_log_says_again_and_again_is_told_once_and_many_reused_steps_in_one_line(self, run):
+        shown = console()
+        with PlainProgress(shown, run) as progress, EventLog(run.events) as events:
+            for _ in range(6):
+                events.append("log", level="info", text="evaluate.ema lowered")
+            for seed in range(6):
+                events.append("stage_reused", stage="evaluate", step=f"random-resnet18-seed{seed}")
+            for seed in range(2):
+                events.append("stage_reused", stage="relabel", step=f"random-seed{seed}")
+            progress.tick()
+        told = ["evaluate.ema lowered", "evaluate: 6 steps reused", "relabel random-seed0: reused", "relabel random-seed1: reused"]
+        assert shown.file.getvalue().splitlines() == told
+
     def test_a_sign_of_life_comes_after_thirty_seconds_and_not_before(self, run, monkeypatch):
         write_state(run)
         shown, clock = console(), [1000.0]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.data.catalogue import PAPER_RESOLUTIONS
+from engine.data.catalogue import dataset_resolutions
 from engine.errors import UserError
 from engine.models.registry import check_model
 from engine.project.files import load_project
@@ -175,8 +175,8 @@ class TestTheFileSpeaksTheWordsOfTheProject:
     def test_methods_datasets_students_and_keys_exist(self):
         for each in figures():
             assert set(each.methods) <= {*method_names(), "full"}
-            assert each.dataset in PAPER_RESOLUTIONS
-            check_model(each.student, PAPER_RESOLUTIONS[each.dataset])
+            assert each.dataset in dataset_resolutions()
+            check_model(each.student, dataset_resolutions()[each.dataset])
             assert set(each.settings) <= set(keys())
             assert validate(each.settings)[0] is not None
             assert 0 < each.top1 < 100
@@ -191,7 +191,7 @@ class TestTheFileSpeaksTheWordsOfTheProject:
             made = []
             for method in each.methods if each.method != "full" else ():
                 given = {"dataset.name": each.dataset, "condense.method": method, "condense.ipc": each.ipc} | each.settings
-                resolved, problems = resolve(given, resolution=PAPER_RESOLUTIONS[each.dataset])
+                resolved, problems = resolve(given, resolution=dataset_resolutions()[each.dataset])
                 assert problems == []
                 made.append(flatten(resolved.project.model_dump()) | {"condense.method": ""})
             for other in made[1:]:
@@ -242,7 +242,7 @@ def run_values(**changed):
     """Flat values of a run of EDC on CIFAR-10, 10 images per class, as its run.toml has them."""
     given = {"dataset.name": "cifar10", "condense.method": "edc", "condense.ipc": 10, "evaluate.students": [R18, "convnet-w128"]}
     given |= {name.replace("__", "."): value for name, value in changed.items()}
-    side = PAPER_RESOLUTIONS.get(given["dataset.name"], 32)
+    side = dataset_resolutions().get(given["dataset.name"], 32)
     resolved, problems = resolve(given, resolution=side)
     assert problems == []
     return {name: value for name, value in flatten(resolved.project.model_dump()).items() if value is not None} | {

@@ -10,7 +10,8 @@ from engine.project.resolve import resolve
 from engine.runs.compare import Facts, flatten
 from engine.runs.events import Metrics
 from engine.runs.layout import Run
-from engine.runs.verify import Answers, ImageFacts, Measured, ObserverFacts, findings, student_quantile, term_shares
+from engine.runs.verify import Answers, ImageFacts, Measured, ObserverFacts, findings, term_shares
+from engine.runs.verify_results import student_quantile
 
 CIFAR = {"dataset.name": "cifar10", "condense.method": "edc", "condense.ipc": 10}
 CLASSES = [f"class {number}" for number in range(10)]
@@ -135,6 +136,11 @@ class TestImages:
         assert self.about(tmp_path, answers=right(30.0, best=31.0)).one("classes of the images").verdict == "look"
         assert self.about(tmp_path, answers=right(0.0, best=90.0)).one("classes of the images").verdict == "wrong"
 
+    def test_images_whose_class_cannot_be_told_at_all(self, tmp_path):
+        # Two standard errors of a chance of 10 % over 500 images are 2.7 points.
+        assert self.about(tmp_path, answers=right(12.5)).one("classes of the images").verdict == "wrong"
+        assert self.about(tmp_path, answers=right(13.0)).one("classes of the images").verdict == "look"
+
 
 class TestLossTerms:
     def test_shares_are_of_the_weighted_terms(self):
@@ -239,6 +245,55 @@ class TestControls:
         assert Found(tmp_path, rows=[row("condensed", [60], best=60.5)]).one("best on test").verdict == "fine"
         assert Found(tmp_path, rows=[row("condensed", [60])], select="best_on_test").one("best on test").verdict == "look"
 
+    def test_what_choice_by_test_images_makes_of_noise(self, tmp_path):
+        rows = [row("condensed", [60, 60]), row("noise", [10, 10], best=19.0)]
+        found = Found(tmp_path, rows=rows)
+        assert found.one("label floor").verdict == "look" and "19.0 % at its best on test" in found.one("label floor").measured
+        assert found.one("best on test").verdict == "fine"
+
+    def test_with_many_classes_a_few_points_above_chance_are_much(self, tmp_path):
+        values = values_of() | {"frozen.classes": [str(number) for number in range(100)]}
+        for floor, verdict in ((1.5, "fine"), (4.0, "look")):
+            found = Found(tmp_path, rows=[row("condensed", [30, 30]), row("noise", [floor, floor])], values=values)
+            assert found.one("label floor").verdict == verdict
+
+    @pytest.mark.parametrize(
+        ("herding", "verdict", "words"),
+        [
+            # Differences -5, -6, -7: mean -6, deviation 1; of three, t is 4.303, so that chance reaches 4.303 / sqrt(3) = 2.48.
+            ([65, 66, 67], "look", "-6.00 ± 1.00 points over 3 paired seeds against herding, the best of 2"),
+            ([65, 66, 67], "look", "chance reaches 2.48"),
+            ([65, 66, 67], "look", "higher on average: herding"),
+            ([55, 54, 53], "fine", "+6.00 ± 1.00 points over 3 paired seeds against herding"),
+            ([60, 62, 58], "look", "within chance: it cannot be told from herding"),
+        ],
+    )
+    def test_a_coreset_that_is_as_good_is_named(self, tmp_path, herding, verdict, words):
+        rows = [row("condensed", [60, 60, 60]), row("herding", herding), row("easy", [40, 40, 40])]
+        found = Found(tmp_path, rows=rows).one("over coresets")
+        assert found.verdict == verdict and words in found.measured + found.why
+
+    def test_a_coreset_is_held_against_the_set_of_its_own_labels_alone(self, tmp_path):
+        assert Found(tmp_path, rows=[row("condensed", [60]), row("herding", [70], labels="hard")]).all("over coresets") == []
+
+    def test_only_seeds_that_both_were_trained_with_are_compared(self, tmp_path):
+        found = Found(tmp_path, rows=[row("condensed", [60, 62, 64]), row("herding", [63, 66])]).one("over coresets")
+        assert "-3.50 ± 0.71 points over 2 paired seeds" in found.measured
+
+    def test_real_images_in_the_same_bytes_against_the_set_with_its_best_labels(self, tmp_path):
+        rows = [row("condensed", [60, 60]), row("condensed", [50, 50], labels="hard")]
+        for real, verdict, gap in (([70, 72], "look", "-11.00"), ([55, 55], "fine", "+5.00")):
+            found = Found(tmp_path, rows=[*rows, row("equal-bytes", real, labels="hard") | {"images": 1280}]).one("equal bytes")
+            assert found.verdict == verdict
+            assert found.measured.startswith(f"resnet18 published online: {gap}") and "1,280 real images" in found.measured
+
+    def test_a_learning_rate_at_the_edge_of_what_was_searched(self, tmp_path):
+        values = values_of(evaluate__search_learning_rates=[1e-4, 1e-3, 1e-2])
+        for rate, verdict in ((1e-3, "fine"), (1e-2, "look")):
+            found = Found(tmp_path, rows=[row("condensed", [60]) | {"learning_rate": rate}], values=values).one("learning rate")
+            assert found.verdict == verdict
+        assert "0.01 for 1 of 1 results" in found.measured
+
     def test_a_whole_dataset_that_teaches_less_than_the_condensed_set(self, tmp_path):
         for whole, verdict in ((50, "look"), (80, "fine")):
             rows = [row("condensed", [60], labels="hard"), row("full", [whole], labels="hard")]
@@ -271,6 +326,11 @@ class TestPublished:
         assert self.gap(tmp_path, 79.0).one("protocol").verdict == "fine"
         found = self.gap(tmp_path, 79.0, squeeze__epochs=1, evaluate__epochs=7).one("protocol")
         assert found.verdict == "look" and "squeeze.epochs = 1; evaluate.epochs = 7" in found.measured
+        assert found.measured.startswith("2 settings differ")
+
+    def test_students_seeds_and_files_make_no_other_protocol(self, tmp_path):
+        changes = {"evaluate__students": ["resnet50"], "evaluate__seeds": [7], "evaluate__controls": [], "evaluate__protocol": "both"}
+        assert Found(tmp_path, values=values_of(**changes)).one("protocol").verdict == "fine"
 
     def test_a_dataset_without_a_figure(self, tmp_path):
         found = Found(tmp_path, rows=[row("condensed", [60])], values=values_of(condense__ipc=7))

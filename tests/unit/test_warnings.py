@@ -9,7 +9,7 @@ import pytest
 from engine.data.sources import ClassIndex, Source
 from engine.project.planner import make_plan
 from engine.project.resolve import validate
-from engine.project.warnings import Machine, highest_ema, least_memory, warnings
+from engine.project.warnings import Machine, highest_ema, memory_needed, warnings
 
 SOUND = {
     "condense.ipc": 10,
@@ -59,7 +59,7 @@ FAILING = [
     ({"evaluate__batch_size": 1}, "evaluate.batch_size", ("resnet18-w16", "10 or more")),
     ({"evaluate__controls": ["noise"]}, "evaluate.controls", ("random",)),
     ({"match__weight": 0.0}, "match.weight", ('"auto"', 'match.layers = "bn"')),
-    ({"evaluate__epochs": 199, "evaluate__ema": 0.0}, "evaluate.epochs", ("199 updates", "200 epochs")),
+    ({"evaluate__epochs": 199, "evaluate__ema": 0.0}, "evaluate.epochs", ("199 updates", "epochs = 200 or more")),
     ({"evaluate__hard_labels": False}, "evaluate.hard_labels", ("2604.18811",)),
 ]
 
@@ -105,7 +105,15 @@ def test_tiles_are_large_enough_in_larger_images():
 
 def test_the_short_training_of_the_common_protocol_is_its_own():
     found = said(evaluate__protocol="both", evaluate__common_epochs=100, evaluate__common_teacher="convnet-w32-bn")
-    assert list(found) == ["evaluate.common_epochs"] and "100 updates" in found["evaluate.common_epochs"]
+    assert list(found) == ["evaluate.common_epochs"] and "100 updates under the common protocol" in found["evaluate.common_epochs"]
+
+
+def test_short_trainings_under_both_protocols_are_told_once():
+    values = {"evaluate__protocol": "both", "evaluate__common_epochs": 100, "evaluate__common_teacher": "convnet-w32-bn"}
+    found = said(**values, evaluate__epochs=150, evaluate__ema=0.0)
+    assert list(found) == ["evaluate.epochs"]
+    assert found["evaluate.epochs"].startswith("150 updates and 100 updates under the common protocol are too few")
+    assert found["evaluate.epochs"].endswith("use epochs = 200 and common_epochs = 200 or more")
 
 
 def test_what_is_not_planned_is_not_warned_of():
@@ -140,14 +148,22 @@ class TestMachine:
 
     def test_memory_that_cannot_be_enough_is_told(self):
         assert "cpu has 5.0 MiB" in said(Machine(memory=5 << 20))["evaluate.students"]
-        assert "synthesise holds" in said(Machine(memory=5 << 20), evaluate__students=["convnet-w32"], condense__ipc=400)["condense.ipc"]
+        small = {"evaluate__students": ["convnet-d1-w8"], "evaluate__batch_size": 10, "squeeze__batch_size": 10, "condense__ipc": 400}
+        assert "synthesise holds about" in said(Machine(memory=5 << 20), **small)["condense.ipc"]
         assert said(Machine(memory=1 << 34)) == {}
 
-    def test_least_memory_counts_pixels_weights_and_what_adam_keeps(self):
-        plan = plan_of({"observers__synthesis": ["convnet-d1-w8-bn"], "batch__size": 0})
+    def test_memory_counts_pixels_weights_what_adam_keeps_and_the_activations_of_a_batch(self):
+        plan = plan_of({"observers__synthesis": ["convnet-d1-w8-bn"], "batch__size": 0, "squeeze__batch_size": 64})
         pixels, weights = 3 * 32 * 32, (3 * 8 * 9 + 8) + 2 * 8 + (8 * 16 * 16 + 1) * 3
-        assert least_memory(plan)["synthesise"] == 4 * (weights + (30 + 5 * 30) * pixels)
-        assert least_memory(plan)["squeeze"] == 4 * 4 * weights + 1200 * pixels
+        kept = 8 * (2 * 32 * 32 + 16 * 16)  # of an image: what enters the normalisation, the pool, and the last layer
+        assert memory_needed(plan)["synthesise"] == 4 * (weights + (30 + 5 * 30) * pixels + 30 * kept)
+        assert memory_needed(plan)["squeeze"] == 4 * 4 * weights + 1200 * pixels + 4 * 64 * kept
+
+    def test_a_batch_too_large_for_the_memory_is_told(self):
+        # ResNet-18 keeps about 5 MiB of an image of 32 px: a thousand of them 5 GiB.
+        values = {"evaluate__students": ["resnet18"], "evaluate__batch_size": 1000, "condense__ipc": 400, "evaluate__epochs": 4000}
+        assert "a smaller evaluate.batch_size" in said(Machine(memory=4 << 30), **values)["evaluate.students"]
+        assert said(Machine(memory=16 << 30), **values) == {}
 
 
 def test_no_torch_is_needed():
