@@ -44,7 +44,7 @@ class Pictures:
             facts = json.loads((self._file.metadata() or {})[METADATA_KEY])
             self._images = self._file.get_slice("images")
             shape, labels = self._images.get_shape(), self._file.get_tensor("labels")
-            self.classes = tuple(str(name) for name in facts["classes"])
+            self.classes = tuple(str(name) for name in facts.get("titles") or facts["classes"])
             told = facts.get("provenance")
             self.facts: dict[str, Any] = told if isinstance(told, dict) else {}
             if self._images.get_dtype() != "U8" or len(shape) != 4 or shape[1] != 3 or not 0 < max(shape[2:]) <= LARGEST_SIDE:

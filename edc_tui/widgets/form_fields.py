@@ -302,6 +302,8 @@ def bounds(name: str) -> str:
     if name in ONE_OF or name in SOME_OF:
         return "one of a list" if name in ONE_OF else "some of a list, in this order"
     inner = _without_none(field.annotation)
+    if get_origin(inner) is dict and (words := _words_of(get_args(inner)[1])):
+        return f"by name: {words}"
     element = get_args(inner)[0] if get_origin(inner) is list else inner
     if get_origin(element) is Literal:
         return ("any of " if inner is not element else "") + _either(get_args(element))
@@ -313,6 +315,15 @@ def bounds(name: str) -> str:
     word = {int: "a whole number", float: "a number", str: "a text"}.get(_without_none(element), "")
     said = ", ".join(filter(None, [word, " and ".join(filter(None, [low, high]))]))
     return f"a list of: {said}" if inner is not element else said
+
+
+def _words_of(annotation: Any) -> str:
+    """Say which texts a value of a table takes: one of those listed, a list too where it may be one; nothing where it is a number."""
+    parts = [annotation] if annotation is str or get_origin(annotation) is Literal else list(get_args(annotation))
+    worded = [part for part in parts if part is str or get_origin(part) is Literal]
+    said = [_either(get_args(part)) if get_origin(part) is Literal else "a text" for part in worded]
+    lists = ["a list"] if said and any(get_origin(part) is list for part in parts) else []
+    return " or ".join([*said, *lists])
 
 
 def _either(values: Sequence[Any]) -> str:

@@ -84,7 +84,7 @@ class Picker(Vertical):
         own = [Choice(value, "yours") for value in self._chosen if value not in known] if several or offer.free else []
         self._choices = [*own, *offer.choices]
         self._shown: list[Choice] = []
-        self._settled = False
+        self._settled = self._pressed = False
 
     @property
     def lines(self) -> int:
@@ -226,11 +226,19 @@ class Picker(Vertical):
             self._settled = True
             self.post_message(self.Cancelled())
 
+    def on_mouse_down(self, event: events.MouseDown) -> None:
+        """Remember that a click took the focus away from the search line."""
+        self._pressed = self._searched and isinstance(event.widget, OptionList)
+
     def on_descendant_blur(self) -> None:
         """Be done when the focus goes elsewhere."""
         self.call_after_refresh(self._look_at_focus)
 
     def _look_at_focus(self) -> None:
+        if self._pressed and self.is_attached:
+            self._pressed = False
+            self.query_one(SearchLine).focus()
+            return
         focused = self.screen.focused if self.is_attached else None
         if self.is_attached and self.app.app_focus and (focused is None or self not in focused.ancestors_with_self):
             self.close()

@@ -22,7 +22,7 @@ def datasets_command(*, as_json: bool) -> None:
     rows = [
         [
             info.name,
-            "" if info.class_count is None else str(info.class_count),
+            "" if info.class_count is None else f"{info.class_count:,}",
             *(["", ""] if info.image_counts is None else [f"{number:,}" for number in info.image_counts]),
             f"{info.resolution} px",
             info.title,

@@ -75,7 +75,7 @@ def decode(request: Request, *, stderr: bool = False) -> None:
     from engine.data.decode import prepare
 
     with task(f"decoding {request.plan.source.name}", unit="images", stderr=stderr) as progress:
-        prepare(request.plan.source, request.cache, progress)
+        prepare(request.plan.source, request.cache, progress, request.plan.project.dataset.store)
 
 
 def claim(request: Request, *, fresh: bool) -> tuple[Run, bool]:

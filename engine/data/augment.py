@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from engine.compute.transfer import sent
+
 
 def draw_crops(
     count: int,
@@ -60,14 +62,14 @@ def resized_crop(images: Tensor, boxes: Tensor) -> Tensor:
     compute = torch.promote_types(images.dtype, torch.float32)
     with _without_autocast(images.device):
         if not images.requires_grad:
-            grid_x = ((columns * 2 + 1) / width - 1).to(compute).to(images.device, non_blocking=True)
-            grid_y = ((rows * 2 + 1) / height - 1).to(compute).to(images.device, non_blocking=True)
+            grid_x = sent(((columns * 2 + 1) / width - 1).to(compute), images.device)
+            grid_y = sent(((rows * 2 + 1) / height - 1).to(compute), images.device)
             grid = torch.stack((grid_x[:, None, :].expand(-1, height, -1), grid_y[:, :, None].expand(-1, -1, width)), dim=-1)
             grid = grid.expand(count, -1, -1, -1)
             return functional.grid_sample(images.to(compute), grid, align_corners=False).to(images.dtype)
         # As products of matrices, the gradient costs a third of grid_sample's and, on a GPU, always sums in the same order.
-        row_weights = _bilinear_weights(rows, height).to(compute).to(images.device, non_blocking=True)
-        column_weights = _bilinear_weights(columns, width).to(compute).to(images.device, non_blocking=True)
+        row_weights = sent(_bilinear_weights(rows, height).to(compute), images.device)
+        column_weights = sent(_bilinear_weights(columns, width).to(compute), images.device)
         flat = images.to(compute).reshape(count, channels * height, width)
         narrowed = torch.bmm(flat, column_weights.mT.expand(count, -1, -1)).view(images.shape)
         return torch.matmul(row_weights[:, None], narrowed).to(images.dtype)
@@ -84,8 +86,8 @@ def shared_resized_crop(images: Tensor, box: Tensor) -> Tensor:
     compute = torch.promote_types(images.dtype, torch.float32)
     row_weights = _bilinear_weights(_source_positions(origin, box[2:3], height), box_height)[0]
     column_weights = _bilinear_weights(_source_positions(origin, box[3:4], width), box_width)[0]
-    row_weights = row_weights.to(compute).to(images.device, non_blocking=True)
-    column_weights = column_weights.to(compute).to(images.device, non_blocking=True)
+    row_weights = sent(row_weights.to(compute), images.device)
+    column_weights = sent(column_weights.to(compute), images.device)
     with _without_autocast(images.device):
         region = images[:, :, top : top + box_height, left : left + box_width].to(compute)
         return torch.matmul(row_weights, torch.matmul(region, column_weights.T)).to(images.dtype)
@@ -103,11 +105,11 @@ def padded_crop(images: Tensor, offsets: Tensor, *, padding: int, fill: Sequence
     images, black is `-mean / std`. Returns (N, C, H, W).
     """
     height, width = images.shape[-2:]
-    offsets = offsets.to(images.device, non_blocking=True)
+    offsets = sent(offsets, images.device)
     rows = torch.arange(height, device=images.device) + offsets[:, :1] - padding
     columns = torch.arange(width, device=images.device) + offsets[:, 1:] - padding
     inside = ((rows >= 0) & (rows < height))[:, None, :, None] & ((columns >= 0) & (columns < width))[:, None, None, :]
-    colour = torch.tensor(fill, dtype=images.dtype).view(1, -1, 1, 1).to(images.device, non_blocking=True)
+    colour = sent(torch.tensor(fill, dtype=images.dtype).view(1, -1, 1, 1), images.device)
     return torch.where(inside, _take_pixels(images, rows.clamp(0, height - 1), columns.clamp(0, width - 1)), colour)
 
 
@@ -118,7 +120,7 @@ def draw_flips(count: int, *, generator: torch.Generator) -> Tensor:
 
 def flip(images: Tensor, mask: Tensor) -> Tensor:
     """Mirror left and right those of the `images` (N, C, H, W) whose `mask` (N,) or (1,) is true; differentiable."""
-    mask = mask.to(images.device, non_blocking=True)
+    mask = sent(mask, images.device)
     return torch.where(mask[:, None, None, None], images.flip(-1), images)
 
 
@@ -133,8 +135,8 @@ def roll(images: Tensor, shift_y: Tensor, shift_x: Tensor) -> Tensor:
     `images` (N, C, H, W); `shift_y` and `shift_x` both (N,) or both (1,) integers of either sign.
     """
     height, width = images.shape[-2:]
-    rows = torch.arange(height, device=images.device) - shift_y.to(images.device, non_blocking=True)[:, None]
-    columns = torch.arange(width, device=images.device) - shift_x.to(images.device, non_blocking=True)[:, None]
+    rows = torch.arange(height, device=images.device) - sent(shift_y, images.device)[:, None]
+    columns = torch.arange(width, device=images.device) - sent(shift_x, images.device)[:, None]
     return _take_pixels(images, rows % height, columns % width)
 
 
@@ -150,7 +152,7 @@ def shuffle_patches(images: Tensor, orders: Tensor) -> Tensor:
     pixels that remain when a side is not divisible by `factor`, so none is lost.
     """
     height, width = images.shape[-2:]
-    orders = orders.to(images.device, non_blocking=True)
+    orders = sent(orders, images.device)
     return _take_pixels(images, _strip_pixels(orders[:, 1], height), _strip_pixels(orders[:, 0], width))
 
 
@@ -191,13 +193,13 @@ def cutmix(images: Tensor, boxes: Tensor, partner: Tensor) -> Tensor:
     `images` (N, C, H, W), of one batch or of many; `boxes` (N, 4) integers: top, left, height, width, maybe empty; `partner` (N,)
     the index in `images` of the image pasted from. Returns (N, C, H, W).
     """
-    top, left, box_height, box_width = boxes.to(images.device, non_blocking=True)[:, :, None].unbind(dim=1)
+    top, left, box_height, box_width = sent(boxes, images.device)[:, :, None].unbind(dim=1)
     rows = torch.arange(images.shape[-2], device=images.device)
     columns = torch.arange(images.shape[-1], device=images.device)
     inside_rows = (rows >= top) & (rows < top + box_height)
     inside_columns = (columns >= left) & (columns < left + box_width)
     inside = inside_rows[:, None, :, None] & inside_columns[:, None, None, :]
-    return torch.where(inside, images.index_select(0, partner.to(images.device, non_blocking=True)), images)
+    return torch.where(inside, images.index_select(0, sent(partner, images.device)), images)
 
 
 def mixup(images: Tensor, lam: Tensor, partner: Tensor) -> Tensor:
@@ -205,8 +207,8 @@ def mixup(images: Tensor, lam: Tensor, partner: Tensor) -> Tensor:
 
     `images` (N, C, H, W) float; `lam` (N,) in [0, 1]; `partner` (N,) the index in `images` of the image mixed in.
     """
-    share = lam.to(images.dtype).to(images.device, non_blocking=True)[:, None, None, None]
-    return torch.lerp(images.index_select(0, partner.to(images.device, non_blocking=True)), images, share)
+    share = sent(lam.to(images.dtype), images.device)[:, None, None, None]
+    return torch.lerp(images.index_select(0, sent(partner, images.device)), images, share)
 
 
 def _without_autocast(device: torch.device) -> AbstractContextManager:

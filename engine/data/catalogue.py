@@ -1,4 +1,4 @@
-"""Where a project's images lie: its own root, else the data root; and the datasets that the papers measure on."""
+"""Where a project's images lie: its own root, else the data root; and the working resolution of every dataset."""
 
 import os
 from pathlib import Path
@@ -7,16 +7,6 @@ from engine.data.sources import Source, list_datasets, locate
 from engine.errors import UserError
 from engine.project.resolve import nearest
 from engine.project.schema import Project
-
-# Working resolutions (px) of datasets for which method files have settings, whether or not they can be located here.
-PAPER_RESOLUTIONS = {
-    "cifar10": 32,
-    "cifar100": 32,
-    "tiny-imagenet": 64,
-    "imagenet-10": 224,
-    "imagenet-1k": 224,
-    "imagenet-21k-p": 224,
-}
 
 
 def data_root() -> Path:
@@ -42,12 +32,12 @@ def locate_dataset(project: Project, *, cache: Path | None, frozen_root: Path | 
 
 
 def dataset_resolutions() -> dict[str, int]:
-    """Return the working resolution in px of every dataset that is listed or that the papers have, by name."""
-    return PAPER_RESOLUTIONS | {info.name: info.resolution for info in list_datasets()}
+    """Return the working resolution in px of every dataset, by name."""
+    return {info.name: info.resolution for info in list_datasets()}
 
 
 def dataset_resolution(name: str) -> int:
-    """Return the working resolution in px of a dataset that is listed or that the papers have.
+    """Return the working resolution in px of a dataset.
 
     Raises UserError naming the nearest dataset when there is none of this name.
     """

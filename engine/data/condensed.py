@@ -95,7 +95,7 @@ def write_condensed(
         "schema": 1, "classes": list(classes.names), "class_digest": classes.digest, "mean": [float(value) for value in mean],
         "std": [float(value) for value in std], "ipc": int(labels.bincount().max()), "normalisation": NORMALISATION,
         "provenance": dict(metadata),
-    }
+    } | ({"titles": list(classes.titles)} if classes.titles else {})
     path = folder / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -117,7 +117,7 @@ def read_condensed(path: Path) -> CondensedDataset:
             facts = json.loads((tensors.metadata() or {})[METADATA_KEY])
             images, labels = tensors.get_tensor("images"), tensors.get_tensor("labels")
             soft_labels = tensors.get_tensor("soft_labels") if "soft_labels" in tensors.keys() else None  # noqa: SIM118 - no mapping
-        classes = ClassIndex(tuple(str(name) for name in facts["classes"]))
+        classes = ClassIndex(*(tuple(str(name) for name in facts.get(part, ())) for part in ("classes", "titles")))
         _check(images, labels, soft_labels, len(classes))
         mean, std = ([float(value) for value in facts[name]] for name in ("mean", "std"))
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
@@ -158,7 +158,7 @@ def contact_sheet(
     height, width = _sheet_size(*pixels.shape[2:])
     columns = min(columns_limit, max(len(members) for members in drawn.values()))
     name_font, count_font = (ImageFont.load_default(size) for size in (NAME_SIZE, COUNT_SIZE))
-    names = {label: _shortened(classes.names[label], name_font) for label in drawn}
+    names = {label: _shortened(classes.shown[label], name_font) for label in drawn}
     left = MARGIN + math.ceil(max(name_font.getlength(name) for name in names.values())) + MARGIN
     footer = _footer(rows, len(drawn), columns)
 

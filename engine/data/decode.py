@@ -1,4 +1,7 @@
-"""Decoding a dataset once, into one uint8 file a split that later runs only map into memory."""
+"""Decoding a dataset: once, into one uint8 file a split that later runs only map into memory, or whenever images are needed.
+
+The second way, a stream, keeps only where the encoded images lie. Both give the same bytes for every image.
+"""
 
 import contextlib
 import fcntl
@@ -15,12 +18,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from engine.data import archives
+from engine.data.datasets import USUAL
 from engine.data.layouts import RawSplit, read_layout
 from engine.data.sources import Source
 from engine.data.trees import shown
@@ -32,39 +38,86 @@ FILES_FOR_SEVERAL_PROCESSES = 2_000
 LARGEST_PROCESS_COUNT = 16
 SECONDS_TO_TAKE_THE_LOCK = 60.0
 SLAB_IMAGES = 256  # images decoded between two writes, and between two reports of progress
+AUTO, MAPPED, STREAM = "auto", "memory-map", "stream"
+MAPPED_BYTES = 50 * 10**9  # of decoded images; more are streamed unless the project says otherwise
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
 Progress = Callable[[int, int], None]
 
 
-def prepare(source: Source, cache: Path, progress: Progress | None = None) -> Path:
-    """Decode a dataset to `<cache>/data/<key>/` unless that is there, and return the folder, which `store.open_store` opens.
+def prepare(source: Source, cache: Path, progress: Progress | None = None, store: str = AUTO) -> Path:
+    """Prepare a dataset in `<cache>/data/<key>/` unless that is there, and return the folder, which `store.open_store` opens.
 
-    `{train,test}.images.npy` hold uint8 (N, 3, R, R), `{train,test}.labels.npy` int64 (N,): by class, then by file name or original order.
-    `meta.json` has the classes, counts, and per channel mean and standard deviation of the training images in [0, 1], exact in float64.
-    The folder appears whole or not at all, whoever else prepares it. `progress` is told images done and in all.
+    Mapped, `{train,test}.images.npy` hold uint8 (N, 3, R, R); as a stream, `{train,test}.{files,ends}.npy` say where each image lies.
+    `{train,test}.labels.npy` are int64 (N,): by class, then by file name or original order. `meta.json` has the classes, counts, and per
+    channel mean and standard deviation: those of the training images in [0, 1], exact in float64, unless the dataset fixes others.
+    `store` is "memory-map", "stream" or "auto": a stream where the decoded images would take more than MAPPED_BYTES or than the disk has
+    free. The folder appears whole or not at all, whoever else prepares it. `progress` is told images done and in all.
 
-    Raises UserError naming the file that is damaged or cannot be read, RunError when the cache cannot be written.
+    Raises UserError naming the file that is damaged or cannot be read, or when the disk has no room for decoded images that were asked
+    for, RunError when the cache cannot be written.
     """
     facts = {"name": source.name, "resolution": source.resolution, "classes": list(source.classes.names), "fingerprint": source.fingerprint}
-    target = cache / "data" / digest({"decoder": DECODER_VERSION, **facts})
+    if source.preparation is not USUAL:
+        facts |= {"preparation": asdict(source.preparation)}
+    mapped, streamed = (
+        cache / "data" / digest({"decoder": DECODER_VERSION, **facts, **how})
+        for how in ({}, {"paths": sorted(str(path) for path in source.paths.values())})
+    )
+    stream = store == STREAM and source.encoded
+    if store == AUTO and source.encoded and not (mapped / "meta.json").is_file():
+        stream = source.decoded_bytes > min(MAPPED_BYTES, _free_bytes(cache))
+    target = streamed if stream else mapped
     if (target / "meta.json").is_file():
         return target
+    if not stream and source.decoded_bytes > _free_bytes(cache):
+        right = 'set dataset.store = "stream", or free some' if source.encoded else "free some"
+        needed, free = (f"{number / 1e9:,.1f} GB" for number in (source.decoded_bytes, _free_bytes(cache)))
+        raise UserError(f"{source.name}: the decoded images take {needed}, the disk of {shown(cache)} has {free} free: {right}")
     try:
         with _folder_in_one_step(target) as temporary:
-            splits = read_layout(source.layout, source.paths, source.classes.names)
-            total, before = sum(len(split.labels) for split in splits), 0
-            histograms = []
-            for name, split in zip(("train", "test"), splits, strict=True):
-                report = (lambda done, before=before: progress(before + done, total)) if progress else None
-                histograms.append(_write_split(temporary, name, split, source.resolution, report))
-                before += len(split.labels)
-            mean, deviation = channel_mean_and_deviation(histograms[0])
+            splits = dict(zip(("train", "test"), read_layout(source.layout, source.paths, source.classes.names), strict=True))
+            histogram = (_write_stream if stream else _write_mapped)(temporary, source, splits, progress)
+            mean, deviation = source.preparation.mean, source.preparation.std
+            if mean is None:
+                mean, deviation = channel_mean_and_deviation(histogram)
             counts = {"train_counts": list(source.train_counts), "test_counts": list(source.test_counts)}
-            write_json(temporary / "meta.json", {"schema": 1, **facts, **counts, "mirror": source.mirror, "mean": mean, "std": deviation})
+            meta = {"schema": 1, **facts, **counts, "mirror": source.mirror, "mean": mean, "std": deviation}
+            if source.classes.titles:
+                meta["titles"] = list(source.classes.titles)
+            if stream:
+                meta |= {"stream": splits["train"].images.prefix, "margin": source.preparation.test_margin}
+            write_json(temporary / "meta.json", meta)
     except OSError as error:
         raise RunError(f"cannot write the decoded images to {shown(target)}: {error.strerror or error}") from error
     return target
+
+
+def _free_bytes(cache: Path) -> int:
+    """Return how many bytes the disk has free on which a cache lies or will lie."""
+    return shutil.disk_usage(next(folder for folder in (cache, *cache.absolute().parents) if folder.is_dir())).free
+
+
+def _write_mapped(folder: Path, source: Source, splits: dict[str, RawSplit], progress: Progress | None) -> np.ndarray:
+    """Decode both splits into their files and return the histogram of the training images."""
+    total, before, histograms = sum(len(split.labels) for split in splits.values()), 0, {}
+    for name, split in splits.items():
+        report = (lambda done, before=before: progress(before + done, total)) if progress else None
+        margin = source.preparation.test_margin if name == "test" else 1.0
+        histograms[name] = _write_split(folder, name, split, source.resolution, margin, report)
+        before += len(split.labels)
+    return histograms["train"]
+
+
+def _write_stream(folder: Path, source: Source, splits: dict[str, RawSplit], progress: Progress | None) -> np.ndarray | None:
+    """Write where the images lie; return the histogram of the training images where their mean must be known, which decodes them once."""
+    for name, split in splits.items():
+        _save_labels(folder, name, split.labels)
+        split.images.save(folder, name)
+    if source.preparation.mean is not None:
+        return None
+    files = splits["train"].images
+    return _decode(files, None, source.resolution, 1.0, (lambda done: progress(done, len(files))) if progress else None)
 
 
 @contextlib.contextmanager
@@ -98,12 +151,12 @@ def remove_abandoned(target: Path) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write_split(folder: Path, name: str, split: RawSplit, resolution: int, report: Callable[[int], None] | None) -> np.ndarray:
+def _write_split(
+    folder: Path, name: str, split: RawSplit, resolution: int, margin: float, report: Callable[[int], None] | None
+) -> np.ndarray:
     """Write images and labels of one split and return the histogram of its pixel values, int64 (3, 256)."""
     order = np.argsort(split.labels, kind="stable")
-    with (folder / f"{name}.labels.npy").open("wb") as file:
-        np.save(file, split.labels[order])
-        _flush(file)
+    _save_labels(folder, name, split.labels[order])
     with (folder / f"{name}.images.npy").open("wb+") as file:
         shape = (len(order), 3, resolution, resolution)
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
@@ -113,17 +166,29 @@ def _write_split(folder: Path, name: str, split: RawSplit, resolution: int, repo
             slabs = (fit_array(split.images[order[start : start + SLAB_IMAGES]], resolution) for start in starts)
             histogram = _write_slabs(file, slabs, report)
         else:
-            files = [split.images[row] for row in order]
-            processes = min(_processor_count(), LARGEST_PROCESS_COUNT)
-            if len(files) > FILES_FOR_SEVERAL_PROCESSES and processes > 1:
-                histogram = _decode_in_processes(files, file, resolution, processes, report)
-            else:
-                histogram = _write_slabs(file, _decoded_slabs(files, resolution), report)
+            histogram = _decode(split.images, file, resolution, margin, report)
         _flush(file)
     return histogram
 
 
-def _processor_count() -> int:
+def _save_labels(folder: Path, name: str, labels: np.ndarray) -> None:
+    with (folder / f"{name}.labels.npy").open("wb") as file:
+        np.save(file, labels)
+        _flush(file)
+
+
+def _decode(
+    files: Sequence[str], file: IO[bytes] | None, resolution: int, margin: float, report: Callable[[int], None] | None
+) -> np.ndarray:
+    """Decode images in as many processes as are worth it, write them where a file is given, and return their histogram."""
+    processes = min(processor_count(), LARGEST_PROCESS_COUNT)
+    if len(files) > FILES_FOR_SEVERAL_PROCESSES and processes > 1:
+        return _decode_in_processes(files, file, resolution, margin, processes, report)
+    return _write_slabs(file, _decoded_slabs(files, resolution, margin), report)
+
+
+def processor_count() -> int:
+    """Return how many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -132,11 +197,12 @@ def _flush(file: IO[bytes]) -> None:
     os.fsync(file.fileno())
 
 
-def _write_slabs(file: IO[bytes], slabs: Iterable[np.ndarray], report: Callable[[int], None] | None) -> np.ndarray:
+def _write_slabs(file: IO[bytes] | None, slabs: Iterable[np.ndarray], report: Callable[[int], None] | None) -> np.ndarray:
     """Write slabs of images, uint8 (n, 3, R, R), one after another, and return the histogram of their values, int64 (3, 256)."""
     histogram, done = np.zeros((3, 256), dtype=np.int64), 0
     for slab in slabs:
-        file.write(np.ascontiguousarray(slab).data)
+        if file is not None:
+            file.write(np.ascontiguousarray(slab).data)
         for channel in range(3):
             histogram[channel] += np.bincount(slab[:, channel].ravel(), minlength=256)
         done += len(slab)
@@ -174,18 +240,19 @@ def fit_array(images: np.ndarray, resolution: int) -> np.ndarray:
     return images if images.ndim == 4 else np.repeat(images[:, None], 3, axis=1)
 
 
-def decode_image(path: str, resolution: int) -> np.ndarray:
-    """Decode one file to uint8 (3, R, R): the shorter side is resized to R (bilinear, antialiased), then the centre is cut out.
+def decode_image(image: str, resolution: int, margin: float = 1.0) -> np.ndarray:
+    """Decode the image of a path or reference to uint8 (3, R, R).
 
-    Grey becomes three equal channels, 16-bit grey loses its lower byte, transparency is laid on white, of an animation the first
-    picture counts, and EXIF's orientation is ignored (as torchvision's ImageFolder does). Raises UserError naming the file.
+    The shorter side is resized to R times `margin` (bilinear, antialiased), then the centre is cut out. Grey becomes three equal
+    channels, 16-bit grey loses its lower byte, transparency is laid on white, of an animation the first picture counts, and EXIF's
+    orientation is ignored (as torchvision's ImageFolder does). Raises UserError naming the file.
     """
     try:
-        with Image.open(path) as image:
-            pixels = fit_image(to_rgb(image), resolution)
+        with Image.open(archives.opened(image)) as found:
+            pixels = fit_image(to_rgb(found), resolution, margin)
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError, struct.error, Image.DecompressionBombError) as error:
         reason = "not an image" if isinstance(error, UnidentifiedImageError) else shown(str(error) or type(error).__name__)
-        raise UserError(f"{shown(path)} cannot be decoded: {reason}: replace or remove it") from error
+        raise UserError(f"{archives.shown_reference(image)} cannot be decoded: {reason}: replace or remove it") from error
     return np.asarray(pixels).transpose(2, 0, 1)
 
 
@@ -201,22 +268,23 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def fit_image(image: Image.Image, resolution: int) -> Image.Image:
-    """Resize the shorter side to `resolution` and cut out the centre, as torchvision's Resize and CenterCrop do."""
+def fit_image(image: Image.Image, resolution: int, margin: float = 1.0) -> Image.Image:
+    """Resize the shorter side to `resolution` times `margin` and cut out the centre, as torchvision's Resize and CenterCrop do."""
     width, height = image.size
-    short, long = min(width, height), int(resolution * max(width, height) / min(width, height))
-    size = (resolution, long) if width <= height else (long, resolution)
+    short = round(resolution * margin)
+    long = int(short * max(width, height) / min(width, height))
+    size = (short, long) if width <= height else (long, short)
     if (width, height) != size:
         image = image.resize(size, Image.Resampling.BILINEAR)
-    if short == max(width, height):
+    if size == (resolution, resolution):
         return image
     left, top = round((size[0] - resolution) / 2), round((size[1] - resolution) / 2)
     return image.crop((left, top, left + resolution, top + resolution))
 
 
-def _decoded_slabs(files: Sequence[str], resolution: int) -> Iterator[np.ndarray]:
+def _decoded_slabs(files: Sequence[str], resolution: int, margin: float) -> Iterator[np.ndarray]:
     for start in range(0, len(files), SLAB_IMAGES):
-        yield np.stack([decode_image(path, resolution) for path in files[start : start + SLAB_IMAGES]])
+        yield np.stack([decode_image(path, resolution, margin) for path in files[start : start + SLAB_IMAGES]])
 
 
 # Several processes. Python's own pools start the calling script anew or fork a process that has threads, and their workers outlive a
@@ -224,18 +292,23 @@ def _decoded_slabs(files: Sequence[str], resolution: int) -> Iterator[np.ndarray
 
 
 def _decode_in_processes(
-    files: Sequence[str], file: IO[bytes], resolution: int, processes: int, report: Callable[[int], None] | None
+    files: Sequence[str],
+    file: IO[bytes] | None,
+    resolution: int,
+    margin: float,
+    processes: int,
+    report: Callable[[int], None] | None,
 ) -> np.ndarray:
-    """Decode equal shares of the files in that many processes, each of which writes its own part of the images' file."""
+    """Decode equal shares of the files in that many processes, each of which writes its own part of the images' file, if there is one."""
     bounds = [len(files) * number // processes for number in range(processes + 1)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (str(PACKAGE_ROOT), os.environ.get("PYTHONPATH"))))}
-    first_byte, image_bytes = file.tell(), 3 * resolution**2
+    first_byte, image_bytes = file.tell() if file else 0, 3 * resolution**2
     messages: queue.SimpleQueue[tuple[int, dict[str, Any] | None]] = queue.SimpleQueue()
     helpers, readers = [], []
     try:
         for number, (start, stop) in enumerate(zip(bounds, bounds[1:], strict=False)):
-            where = {"target": file.name, "first_byte": first_byte + start * image_bytes}
-            share = {"files": files[start:stop], "resolution": resolution, **where}
+            where = {"target": file.name if file else None, "first_byte": first_byte + start * image_bytes}
+            share = {"files": files[start:stop], "resolution": resolution, "margin": margin, **where}
             command = [sys.executable, "-P", "-m", "engine.data.decode"]
             helper = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True)
             helpers.append(helper)
@@ -295,10 +368,14 @@ def main() -> None:
         print(json.dumps(message), flush=True)
 
     try:
-        with Path(share["target"]).open("rb+") as file:
-            file.seek(share["first_byte"])
-            histogram = _write_slabs(file, _decoded_slabs(share["files"], share["resolution"]), lambda done: say(done=done))
-            _flush(file)
+        slabs = _decoded_slabs(share["files"], share["resolution"], share["margin"])
+        if share["target"] is None:
+            histogram = _write_slabs(None, slabs, lambda done: say(done=done))
+        else:
+            with Path(share["target"]).open("rb+") as file:
+                file.seek(share["first_byte"])
+                histogram = _write_slabs(file, slabs, lambda done: say(done=done))
+                _flush(file)
         say(histogram=histogram.tolist())
     except UserError as error:
         say(wrong=str(error))

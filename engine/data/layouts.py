@@ -4,29 +4,32 @@ import csv
 import gzip
 import hashlib
 import io
+import os
 import pickle
 import tarfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from engine.data.trees import scan_split, shown
+from engine.data.archives import reading, tar_members
+from engine.data.file_list import FileList
+from engine.data.listing import LISTINGS, listing
+from engine.data.trees import shown
 from engine.errors import UserError
 
-CIFAR_TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
-CIFAR_TEST = "test_batch"
 DIGITS_SPLIT_SEED = 0
 
 
 @dataclass(frozen=True)
 class RawSplit:
-    """One split as it lies on disk: `images` uint8 (N, H, W) or (N, 3, H, W), or N file paths; `labels` int64 (N,)."""
+    """One split as it lies on disk: `images` uint8 (N, H, W) or (N, 3, H, W), or N references; `labels` int64 (N,), rising with those."""
 
-    images: np.ndarray | Sequence[str]
+    images: np.ndarray | FileList
     labels: np.ndarray
 
 
@@ -35,7 +38,7 @@ def read_layout(layout: str, paths: Mapping[str, Path], classes: Sequence[str]) 
 
     Raises UserError naming the file that is damaged, is of another kind, or has a label that is not one of the classes.
     """
-    train, test = READERS[layout](paths, classes)
+    train, test = _references(layout, paths, classes) if layout in LISTINGS else READERS[layout](paths, classes)
     for name, split in (("training", train), ("test", test)):
         if len(split.labels) != len(split.images):
             raise UserError(f"{_where(paths)}: {len(split.images)} {name} images but {len(split.labels)} labels")
@@ -50,11 +53,21 @@ def _where(paths: Mapping[str, Path]) -> str:
     return shown(next(iter(paths.values())).parent)
 
 
-def _read_tree(paths: Mapping[str, Path], classes: Sequence[str]) -> tuple[RawSplit, RawSplit]:
+def _references(layout: str, paths: Mapping[str, Path], classes: Sequence[str]) -> tuple[RawSplit, RawSplit]:
+    listed = listing(layout, paths, classes, part=True)
+    prefix = os.path.commonprefix([str(path) for path in paths.values()])
+
     def read(split: str) -> RawSplit:
-        files = scan_split(paths[split])
-        counts = [len(files[name]) for name in classes]
-        return RawSplit([file for name in classes for file in files[name]], np.repeat(np.arange(len(classes)), counts))
+        counts: list[int] = []
+
+        def images() -> Iterator[str]:
+            for name in classes:
+                files = listed.files(split, name)
+                counts.append(len(files))
+                yield from files
+
+        references = FileList.of(images(), prefix)
+        return RawSplit(references, np.repeat(np.arange(len(classes)), counts))
 
     return read("train"), read("test")
 
@@ -106,53 +119,65 @@ def _split_rank(row: int) -> bytes:
     return hashlib.sha256(f"digits split {DIGITS_SPLIT_SEED} row {row}".encode()).digest()
 
 
-def _read_cifar_folder(paths: Mapping[str, Path], classes: Sequence[str]) -> tuple[RawSplit, RawSplit]:
+@dataclass(frozen=True)
+class Pickles:
+    """A dataset in CIFAR's pickles: its title, the folder in its archive, the files of both splits, and the key of the labels in them."""
+
+    title: str
+    folder: str
+    train: tuple[str, ...]
+    test: str
+    labels: str
+
+
+CIFAR10 = Pickles("CIFAR-10", "cifar-10-batches-py", tuple(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "labels")
+CIFAR100 = Pickles("CIFAR-100", "cifar-100-python", ("train",), "test", "fine_labels")
+
+
+def _read_cifar_folder(kind: Pickles, paths: Mapping[str, Path], classes: Sequence[str]) -> tuple[RawSplit, RawSplit]:
     def read(name: str) -> RawSplit:
         try:
             with paths[name].open("rb") as file:
-                return read_cifar_batch(file, shown(paths[name]))
+                return read_cifar_batch(file, shown(paths[name]), kind)
         except OSError as error:
             raise UserError(f"{shown(paths[name])} cannot be read: {error.strerror or error}") from error
 
-    return _join([read(name) for name in CIFAR_TRAIN]), read(CIFAR_TEST)
+    return _join([read(name) for name in kind.train]), read(kind.test)
 
 
-def _read_cifar_archive(paths: Mapping[str, Path], classes: Sequence[str]) -> tuple[RawSplit, RawSplit]:
+def _read_cifar_archive(kind: Pickles, paths: Mapping[str, Path], classes: Sequence[str]) -> tuple[RawSplit, RawSplit]:
     """Read the batches straight out of the archive: nothing is unpacked, so no member can land anywhere."""
     path = paths["archive"]
     batches = {}
-    try:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                folder, _, name = member.name.removeprefix("./").rpartition("/")
-                if folder == "cifar-10-batches-py" and name in (*CIFAR_TRAIN, CIFAR_TEST) and member.isreg():
-                    file = archive.extractfile(member)
-                    batches[name] = read_cifar_batch(io.BytesIO(file.read()), f"{name} in {shown(path)}")
-    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
-        raise UserError(f"{shown(path)} is damaged or cannot be read: {error}") from error
-    missing = [name for name in (*CIFAR_TRAIN, CIFAR_TEST) if name not in batches]
+    with reading(path), tarfile.open(path) as archive:
+        for member_name, member in tar_members(archive, path):
+            folder, _, name = member_name.rpartition("/")
+            if folder == kind.folder and name in (*kind.train, kind.test):
+                file = archive.extractfile(member)
+                batches[name] = read_cifar_batch(io.BytesIO(file.read()), f"{name} in {shown(path)}", kind)
+    missing = [name for name in (*kind.train, kind.test) if name not in batches]
     if missing:
-        raise UserError(f"{shown(path)} is not the CIFAR-10 archive for Python: no cifar-10-batches-py/{missing[0]} in it")
-    return _join([batches[name] for name in CIFAR_TRAIN]), batches[CIFAR_TEST]
+        raise UserError(f"{shown(path)} is not the {kind.title} archive for Python: no {kind.folder}/{missing[0]} in it")
+    return _join([batches[name] for name in kind.train]), batches[kind.test]
 
 
 def _join(parts: Sequence[RawSplit]) -> RawSplit:
     return RawSplit(np.concatenate([part.images for part in parts]), np.concatenate([part.labels for part in parts]))
 
 
-def read_cifar_batch(file: IO[bytes], name: str) -> RawSplit:
-    """Read one CIFAR-10 batch, a pickle, without executing anything: images uint8 (N, 3, 32, 32), labels int64 (N,).
+def read_cifar_batch(file: IO[bytes], name: str, kind: Pickles = CIFAR10) -> RawSplit:
+    """Read one CIFAR batch, a pickle, without executing anything: images uint8 (N, 3, 32, 32), labels int64 (N,).
 
     Raises UserError with `name` when the pickle asks for anything but a uint8 array, or is not a batch.
     """
     try:
         batch = _BatchUnpickler(file, encoding="latin1").load()
-        images, labels = batch["data"].values, np.array(batch["labels"], dtype=np.int64)
+        images, labels = batch["data"].values, np.array(batch[kind.labels], dtype=np.int64)
         return RawSplit(images.reshape(len(labels), 3, 32, 32), labels)
     except _Refused as error:
-        raise UserError(f"{name} is refused: a CIFAR-10 batch holds only arrays, this one asks for {error}") from error
+        raise UserError(f"{name} is refused: a {kind.title} batch holds only arrays, this one asks for {error}") from error
     except Exception as error:  # a foreign pickle can fail in any way there is, and all of them mean the same
-        raise UserError(f"{name} is not a CIFAR-10 batch or is damaged ({type(error).__name__}: {shown(str(error))})") from error
+        raise UserError(f"{name} is not a {kind.title} batch or is damaged ({type(error).__name__}: {shown(str(error))})") from error
 
 
 class _Refused(pickle.UnpicklingError):
@@ -209,9 +234,10 @@ class _BatchUnpickler(pickle.Unpickler):
 
 
 READERS: dict[str, Callable[[Mapping[str, Path], Sequence[str]], tuple[RawSplit, RawSplit]]] = {
-    "tree": _read_tree,
     "idx": _read_idx,
     "digits-table": _read_digits,
-    "cifar-batches": _read_cifar_folder,
-    "cifar-archive": _read_cifar_archive,
+    "cifar-batches": partial(_read_cifar_folder, CIFAR10),
+    "cifar-archive": partial(_read_cifar_archive, CIFAR10),
+    "cifar100-batches": partial(_read_cifar_folder, CIFAR100),
+    "cifar100-archive": partial(_read_cifar_archive, CIFAR100),
 }

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
+from engine.compute.transfer import sent
 from engine.errors import UserError
 
 OPERATIONS = (
@@ -45,10 +46,10 @@ def rand_augment(images: Tensor, operation: Tensor, negative: Tensor, *, magnitu
     for group in (operation * 2 + (negative & signed[operation])).unbind(dim=1):
         order = group.argsort(stable=True)
         sizes = group.bincount(minlength=2 * len(OPERATIONS)).tolist()
-        batches = images.index_select(0, order.to(images.device, non_blocking=True)).split(sizes)
+        batches = images.index_select(0, sent(order, images.device)).split(sizes)
         done = [_apply(batch, OPERATIONS[key // 2], key % 2 == 1, magnitude) for key, batch in enumerate(batches) if sizes[key]]
         if done:
-            images = torch.cat(done).index_select(0, order.argsort().to(images.device, non_blocking=True))
+            images = torch.cat(done).index_select(0, sent(order.argsort(), images.device))
     return images
 
 
@@ -118,7 +119,7 @@ def _source_pixels(name: str, negative: bool, magnitude: int, height: int, width
         moved = functional.affine(numbers, angle=0.0, translate=translate, scale=1.0, shear=[0.0, 0.0])
     source = moved.flatten().long()
     inside = (source > 0).to(torch.uint8)
-    return (source - 1).clamp(min=0).to(device, non_blocking=True), inside.to(device, non_blocking=True)
+    return sent((source - 1).clamp(min=0), device), sent(inside, device)
 
 
 def _sharpen(images: Tensor, factor: float) -> Tensor:

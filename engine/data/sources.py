@@ -1,50 +1,46 @@
-"""Which datasets there are, where their files lie, and what they hold; nothing is decoded here."""
+"""Where a dataset's files lie, and what they hold; nothing is decoded here."""
 
 import difflib
 import hashlib
-import importlib.util
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from engine.data.trees import check_classes, scan_split, shown
+from engine.data import archives, class_lists
+from engine.data.datasets import DATASETS, USUAL, Dataset, DatasetInfo, Preparation
+from engine.data.finders import Found
+from engine.data.listing import LISTINGS, Listing, listing
+from engine.data.trees import check_not_empty, shown
 from engine.errors import RunError, UserError
 from engine.files import digest_file, read_json, write_json
 
-CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-FASHION_MNIST_CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 SMALLEST_RESOLUTION, LARGEST_RESOLUTION = 8, 1024
 MEMO_ENTRIES = 200
+# Of datasets with more files than these not every byte is read to know them again: that would take an hour for ImageNet-1k.
+FILES_READ_WHOLE = 200_000
 
 
 @dataclass(frozen=True)
 class ClassIndex:
-    """The class names in label order: label 3 is `names[3]`."""
+    """The class names in label order: label 3 is `names[3]`. `titles` are what people call them, where that is something else."""
 
     names: tuple[str, ...]
+    titles: tuple[str, ...] = field(default=(), compare=False)
 
     def __len__(self) -> int:
         return len(self.names)
 
     @property
+    def shown(self) -> tuple[str, ...]:
+        """What to show for each class: its title, else its name; no two are the same."""
+        return self.titles or self.names
+
+    @property
     def digest(self) -> str:
         """The first 16 hex digits of the SHA-256 of the names in order: equal exactly where labels mean the same."""
         return hashlib.sha256(json.dumps(self.names).encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class DatasetInfo:
-    """What can be said of a dataset without its files; `class_count` and `image_counts` (train, test) are None for the user's own."""
-
-    name: str
-    title: str
-    resolution: int  # the working resolution when a project names none, pixels
-    class_count: int | None
-    image_counts: tuple[int, int] | None
-    mirror: bool  # whether an image keeps its meaning when flipped left to right
-    where: str  # how to obtain it
 
 
 @dataclass(frozen=True)
@@ -60,135 +56,17 @@ class Source:
     test_counts: tuple[int, ...]
     fingerprint: str  # SHA-256 of the content, hex
     mirror: bool
-
-
-@dataclass(frozen=True)
-class Download:
-    """A file to fetch: address, size in bytes, MD5 in hex."""
-
-    url: str
-    size: int
-    md5: str
+    preparation: Preparation = USUAL
 
     @property
-    def file_name(self) -> str:
-        """The last part of the address, which is also the file's name on disk."""
-        return self.url.rpartition("/")[2]
+    def encoded(self) -> bool:
+        """Whether the images lie in files of their own or in archives of such, and so can be decoded when they are needed."""
+        return self.layout in LISTINGS
 
-
-Found = tuple[str, dict[str, Path]]
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """One entry of the list: facts, the finders that look for its layouts in a folder, and what to fetch."""
-
-    info: DatasetInfo
-    classes: tuple[str, ...] | None  # in label order; None: the class folders' names, sorted
-    finders: tuple[Callable[[Path], Found | None], ...]
-    expected: str  # which files go where, for the message when they are missing
-    other_names: tuple[str, ...] = ()  # folders of the data root searched after the one of the dataset's name
-    system_folders: tuple[Path, ...] = ()  # searched last
-    downloads: tuple[Download, ...] = ()
-
-
-def _find_tree(folder: Path) -> Found | None:
-    train = folder / "train"
-    if not train.is_dir():
-        return None
-    for name in ("test", "val"):
-        if (folder / name).is_dir():
-            return "tree", {"train": train, "test": folder / name}
-    raise UserError(f"{shown(folder)} has train/ but neither test/ nor val/: expected test/<class>/… beside it")
-
-
-def _find_idx(folder: Path) -> Found | None:
-    parts = {"train-images": "train-images-idx3-ubyte", "train-labels": "train-labels-idx1-ubyte"}
-    parts |= {"test-images": "t10k-images-idx3-ubyte", "test-labels": "t10k-labels-idx1-ubyte"}
-    for place in (folder, folder / "raw", folder / "FashionMNIST" / "raw"):
-        candidates = {part: (place / name, place / f"{name}.gz") for part, name in parts.items()}
-        paths = {part: path for part, pair in candidates.items() for path in pair[::-1] if path.is_file()}
-        if paths:
-            return "idx", _complete(paths, parts, place)
-    return None
-
-
-def _find_cifar_batches(folder: Path) -> Found | None:
-    names = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
-    for place in (folder / "cifar-10-batches-py", folder):
-        paths = {name: place / name for name in names if (place / name).is_file()}
-        if paths:
-            return "cifar-batches", _complete(paths, dict(zip(names, names, strict=True)), place)
-    return None
-
-
-def _complete(paths: dict[str, Path], names: Mapping[str, str], place: Path) -> dict[str, Path]:
-    missing = [name for part, name in names.items() if part not in paths]
-    if missing:
-        raise UserError(f"{shown(place)} lacks {', '.join(missing)}: put the missing files beside the others")
-    return paths
-
-
-def _find_cifar_archive(folder: Path) -> Found | None:
-    path = folder if folder.is_file() else folder / "cifar-10-python.tar.gz"
-    return ("cifar-archive", {"archive": path}) if path.is_file() else None
-
-
-def _find_digits(folder: Path) -> Found | None:
-    path = folder / "digits.csv.gz"
-    return ("digits-table", {"table": path}) if path.is_file() else None
-
-
-def _scikit_learn_data() -> tuple[Path, ...]:
-    """The folder of scikit-learn's bundled tables, found without importing it (which takes a second)."""
-    found = importlib.util.find_spec("sklearn")
-    return tuple(Path(folder) / "datasets" / "data" for folder in found.submodule_search_locations or ()) if found else ()
-
-
-_FASHION_MNIST_HOST = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
-
-DATASETS = (
-    Dataset(
-        DatasetInfo("digits", "handwritten digits, 8x8 grey", 16, 10, (1198, 599), mirror=False, where="comes with scikit-learn"),
-        classes=tuple("0123456789"),
-        finders=(_find_digits,),
-        expected="digits.csv.gz, which scikit-learn installs",
-        system_folders=_scikit_learn_data(),
-    ),
-    Dataset(
-        DatasetInfo(
-            "fashion-mnist", "Zalando's articles, 28x28 grey", 32, 10, (60_000, 10_000), mirror=True,
-            where="edc datasets --fetch fashion-mnist, or Debian's package dataset-fashion-mnist",
-        ),
-        classes=FASHION_MNIST_CLASSES,
-        finders=(_find_idx,),
-        expected="train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, plain or .gz",
-        other_names=("FashionMNIST",),
-        system_folders=(Path("/usr/share/datasets/fashion-mnist"),),
-        downloads=(
-            Download(f"{_FASHION_MNIST_HOST}/train-images-idx3-ubyte.gz", 26_421_880, "8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
-            Download(f"{_FASHION_MNIST_HOST}/train-labels-idx1-ubyte.gz", 29_515, "25c81989df183df01b3e8a0aad5dffbe"),
-            Download(f"{_FASHION_MNIST_HOST}/t10k-images-idx3-ubyte.gz", 4_422_102, "bef4ecab320f06d8554ea6380940ec79"),
-            Download(f"{_FASHION_MNIST_HOST}/t10k-labels-idx1-ubyte.gz", 5_148, "bb300cfdad3c16e7a12a480ee83cd310"),
-        ),
-    ),
-    Dataset(
-        DatasetInfo("cifar10", "CIFAR-10, 32x32 colour", 32, 10, (50_000, 10_000), mirror=True, where="edc datasets --fetch cifar10"),
-        classes=CIFAR10_CLASSES,
-        finders=(_find_cifar_batches, _find_cifar_archive, _find_tree),
-        expected="cifar-10-python.tar.gz, the folder cifar-10-batches-py, or images as train/<class>/… and test/<class>/…",
-        other_names=("cifar-10-batches-py",),
-        downloads=(
-            Download("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz", 170_498_071, "c58f30108f718f92721af3b95e74349a"),
-        ),
-    ),
-    Dataset(
-        DatasetInfo("folder", "your own images", 32, None, None, mirror=True, where="dataset.root = a folder with train/ and test/"),
-        classes=None,
-        finders=(_find_tree,),
-        expected="images as train/<class>/… and test/<class>/… (or val/<class>/…)",
-    ),
-)
+    @property
+    def decoded_bytes(self) -> int:
+        """What all images take as uint8 (N, 3, R, R), bytes."""
+        return (sum(self.train_counts) + sum(self.test_counts)) * 3 * self.resolution**2
 
 
 def list_datasets() -> list[DatasetInfo]:
@@ -217,19 +95,16 @@ def locate(name: str, root: Path | None, data_root: Path, resolution: int | None
         raise UserError(f"resolution {side} for {name}: expected {SMALLEST_RESOLUTION} to {LARGEST_RESOLUTION} pixels")
     try:
         layout, paths = _find(dataset, root.expanduser().absolute() if root else None, data_root.expanduser().absolute())
-        if layout == "tree":
-            classes, counts, files = _tree(paths, dataset.classes)
-            facts = _remembered(cache, layout, files, lambda: counts)
-        else:
-            classes = list(dataset.classes or ())
-            files = {part: str(path) for part, path in paths.items()}
-            facts = _remembered(cache, layout, files, lambda: _counts(layout, paths, classes))
+        facts = _facts(dataset, layout, paths, cache)
     except OSError as error:
         place = error.filename if error.filename is not None else root or data_root
         raise UserError(f"{name}: cannot read {shown(os.fsdecode(place))}: {error.strerror or error}") from error
+    words = Path(facts["words"]) if facts.get("words") else None
+    titles = class_lists.titles_of(facts["classes"], words) if dataset.wordnet else ()
     return Source(
-        name=name, layout=layout, paths=paths, resolution=side, classes=ClassIndex(tuple(classes)), mirror=dataset.info.mirror,
-        train_counts=tuple(facts["train"]), test_counts=tuple(facts["test"]), fingerprint=facts["fingerprint"],
+        name=name, layout=layout, paths=paths, resolution=side, classes=ClassIndex(tuple(facts["classes"]), titles),
+        mirror=dataset.info.mirror, train_counts=tuple(facts["train"]), test_counts=tuple(facts["test"]),
+        fingerprint=facts["fingerprint"], preparation=dataset.preparation,
     )
 
 
@@ -248,7 +123,7 @@ def _find(dataset: Dataset, root: Path | None, data_root: Path) -> Found:
         if not root.exists():
             raise UserError(f"{name}: there is no folder {shown(root)}: dataset.root must hold {dataset.expected}")
         folders = [root]
-    elif dataset.classes is None:
+    elif dataset.own_root:
         raise UserError(f"{name}: no dataset.root given: it must name a folder that holds {dataset.expected}")
     else:
         folders = [data_root / name, *(data_root / other for other in dataset.other_names), *dataset.system_folders]
@@ -256,23 +131,103 @@ def _find(dataset: Dataset, root: Path | None, data_root: Path) -> Found:
         for finder in dataset.finders:
             if found := finder(folder):
                 return found
-    remedy = f", or run: edc datasets --fetch {name}" if dataset.downloads else ""
+    remedy = f", or run: edc datasets --fetch {name}" if dataset.downloads else f"; {dataset.info.where}"
     raise UserError(f"{name} not found: {shown(folders[0])} must hold {dataset.expected}{remedy}")
 
 
-def _tree(folders: Mapping[str, Path], expected: tuple[str, ...] | None) -> tuple[list[str], dict[str, list[int]], dict[str, str]]:
-    """Return class names in label order, image counts by split and class, and each file's path by its place in the tree."""
-    splits = {split: scan_split(folders[split]) for split in ("train", "test")}
-    classes = check_classes(splits, folders, expected)
-    counts = {split: [len(splits[split][name]) for name in classes] for split in splits}
-    files = {f"{split}/{name}/{path.rpartition(os.sep)[2]}": path for split in splits for name in classes for path in splits[split][name]}
-    return classes, counts, files
+# What is known of a dataset once its files have been read: {"fingerprint": hex, "classes": names, "train": counts, "test": counts}.
 
 
-def _counts(layout: str, paths: Mapping[str, Path], classes: list[str]) -> dict[str, list[int]]:
-    """Count images by class in both splits, which for these layouts means to read them."""
+def _facts(dataset: Dataset, layout: str, paths: Mapping[str, Path], cache: Path | None) -> dict:
+    """Return the facts of a dataset, from the memo where no file changed its size or time since.
+
+    A fingerprint covers class, name and content of every file. Above FILES_READ_WHOLE files it covers name and size of each and the
+    content of the first one of every class, and the files count as unchanged for as long as their folders or archives are.
+    """
+    expected = (dataset.classes() or None) if dataset.classes else None
+    memo = _Memo(cache)
+    if layout not in LISTINGS:
+        key = _hash(layout, _stamps(paths.items()))
+        return memo.get(key) or memo.put(key, _array_facts(layout, paths, list(expected or ())))
+    mark = layout.partition("-")[0]  # a tree and its archive are the same images
+    packed = all(path.is_file() for path in paths.values())
+    key = _hash(layout, [*_stamps(paths.items()), (dataset.info.name,)])
+    if packed and (facts := memo.get(key)):
+        return facts
+    listed = listing(layout, paths, expected, part=dataset.part)
+    if not packed:
+        key = _hash(layout, _stamps((str(folder), folder) for folder in listed.folders))
+    if facts := memo.get(key):  # of a tree only where it is a large one
+        return facts
+    scanned = _scan(listed, layout)
+    facts = {"classes": list(listed.classes), "words": str(listed.words) if listed.words else None, **scanned.counts}
+    if scanned.files > FILES_READ_WHOLE:
+        return memo.put(key, facts | {"fingerprint": _hash(mark, [*_first_of_each(listed), (scanned.names_and_sizes,)])})
+    if not packed:
+        key = scanned.stamps
+    rows = ((part, _digest(image)) for part, image in _parts(listed))
+    return memo.get(key) or memo.put(key, facts | {"fingerprint": _hash(mark, rows)})
+
+
+@dataclass(frozen=True)
+class _Scanned:
+    """What one look at all files tells without reading them."""
+
+    counts: dict[str, list[int]]
+    files: int
+    stamps: str  # digest over path, size and time of every file
+    names_and_sizes: str
+
+
+def _scan(listed: Listing, layout: str) -> _Scanned:
+    counts = {split: dict.fromkeys(listed.classes, 0) for split in ("train", "test")}
+    stamps, sizes = hashlib.sha256(layout.encode()), hashlib.sha256()
+    for split, name in _in_order(listed):
+        for image in listed.files(split, name):
+            size, time = _size_and_time(image)
+            counts[split][name] += 1
+            stamps.update(json.dumps((image, size, time)).encode())
+            sizes.update(json.dumps((f"{split}/{name}/{archives.file_name(image)}", size)).encode())
+    by_split = {split: list(numbers.values()) for split, numbers in counts.items()}
+    check_not_empty(by_split, listed.classes, listed.places)
+    return _Scanned(by_split, sum(map(sum, by_split.values())), stamps.hexdigest(), sizes.hexdigest())
+
+
+def _size_and_time(image: str) -> tuple[int, int]:
+    if archives.SEPARATOR in image:
+        return archives.encoded_size(image), 0
+    stat = os.stat(image)  # noqa: PTH116 - strings, for a million of them
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _in_order(listed: Listing) -> list[tuple[str, str]]:
+    """Return every (split, class) in the order of the names of their files."""
+    return [(split, name) for split in ("test", "train") for name in sorted(listed.classes, key=lambda name: f"{name}/")]
+
+
+def _parts(listed: Listing) -> Iterable[tuple[str, str]]:
+    """Yield the place in the tree and the reference of every image, in the order of their places."""
+    for split, name in _in_order(listed):
+        for image in listed.files(split, name):
+            yield f"{split}/{name}/{archives.file_name(image)}", image
+
+
+def _first_of_each(listed: Listing) -> Iterable[tuple[str, str]]:
+    for split, name in _in_order(listed):
+        yield f"{split}/{name}", _digest(listed.files(split, name)[0])
+
+
+def _digest(image: str) -> str:
+    if archives.SEPARATOR in image:
+        return hashlib.sha256(archives.read_encoded(image)).hexdigest()
+    return digest_file(Path(image))
+
+
+def _array_facts(layout: str, paths: Mapping[str, Path], classes: list[str]) -> dict:
+    """Fingerprint the files of a layout that holds arrays, and count images by class, which means to read them."""
     from engine.data.layouts import read_layout  # brings numpy, which a mere list of datasets does not need
 
+    fingerprint = _hash(layout, ((part, digest_file(path)) for part, path in sorted(paths.items())))
     counts = {}
     for split, raw in zip(("train", "test"), read_layout(layout, paths, classes), strict=True):
         labels = raw.labels.tolist()
@@ -280,42 +235,52 @@ def _counts(layout: str, paths: Mapping[str, Path], classes: list[str]) -> dict[
         empty = [name for name, count in zip(classes, counts[split], strict=True) if not count]
         if empty:
             raise UserError(f"{shown(next(iter(paths.values())).parent)}: no {split} image of class {empty[0]!r}: every class needs one")
-    return counts
+    return {"fingerprint": fingerprint, "classes": classes, **counts}
 
 
-def _remembered(cache: Path | None, layout: str, files: Mapping[str, str], count: Callable[[], dict[str, list[int]]]) -> dict:
-    """Return `{"fingerprint": hex, "train": counts, "test": counts}`, from the memo where no file changed its size or time since."""
-    stats = ((part, path, os.stat(path)) for part, path in files.items())  # noqa: PTH116 - strings, for a million of them
-    key = _hash(layout, ((part, path, stat.st_size, stat.st_mtime_ns) for part, path, stat in stats))
-    memo_file = cache / "fingerprints.json" if cache else None
-    memo = _read_memo(memo_file) if memo_file else {}
-    if key in memo:
-        return memo[key]
-    facts = {"fingerprint": _hash(layout, ((part, digest_file(Path(path))) for part, path in sorted(files.items()))), **count()}
-    if memo_file:
-        try:
-            memo_file.parent.mkdir(parents=True, exist_ok=True)
-            write_json(memo_file, dict(list(memo.items())[1 - MEMO_ENTRIES :]) | {key: facts})
-        except (OSError, RunError):
-            return facts  # a memo only saves time: the next call reads the files again
-    return facts
+def _stamps(files: Iterable[tuple[str, Path]]) -> Iterable[tuple]:
+    """Yield part, path, size and time of files or folders."""
+    for part, path in files:
+        stat = path.stat()
+        yield part, str(path), stat.st_size, stat.st_mtime_ns
 
 
-def _hash(layout: str, rows: Iterable[tuple]) -> str:
+def _hash(layout: str, rows: Iterable[Sequence]) -> str:
     total = hashlib.sha256(layout.encode())
     for row in rows:
         total.update(json.dumps(row).encode())
     return total.hexdigest()
 
 
-def _read_memo(path: Path) -> dict[str, dict]:
-    try:
-        memo = read_json(path)
-    except (OSError, ValueError):
-        return {}
-    wanted = {"fingerprint", "train", "test"}
-    items = memo.items() if isinstance(memo, dict) else ()
-    return {key: facts for key, facts in items if isinstance(facts, dict) and wanted <= set(facts)}
+class _Memo:
+    """The facts of datasets that have been read before, by a key that changes with their files."""
+
+    def __init__(self, cache: Path | None) -> None:
+        self.path = cache / "fingerprints.json" if cache else None
+        self.entries = self._read()
+
+    def _read(self) -> dict[str, dict]:
+        try:
+            memo = read_json(self.path) if self.path else {}
+        except (OSError, ValueError):
+            return {}
+        wanted = {"fingerprint", "train", "test", "classes"}
+        items = memo.items() if isinstance(memo, dict) else ()
+        return {key: facts for key, facts in items if isinstance(facts, dict) and wanted <= set(facts)}
+
+    def get(self, key: str) -> dict | None:
+        """Return what is known under a key."""
+        return self.entries.get(key)
+
+    def put(self, key: str, facts: dict) -> dict:
+        """Remember facts and return them; a memo only saves time, so one that cannot be written does not matter."""
+        if self.path:
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                write_json(self.path, dict(list(self.entries.items())[1 - MEMO_ENTRIES :]) | {key: facts})
+            except (OSError, RunError):
+                return facts
+        return facts
 
 
 def fetch(name: str, data_root: Path, progress: Callable[[int, int], None] | None = None) -> Path:
@@ -327,7 +292,8 @@ def fetch(name: str, data_root: Path, progress: Callable[[int, int], None] | Non
 
     dataset = _dataset(name)
     if not dataset.downloads:
-        raise UserError(f"{name} is not fetched: {dataset.info.where}")
+        files = f"; then {shown(data_root / name)} must hold {dataset.expected}" if dataset.wordnet else ""
+        raise UserError(f"{name} is not fetched: {dataset.info.where}{files}")
     folder, total, before = data_root / name, sum(file.size for file in dataset.downloads), 0
     for file in dataset.downloads:
         report = (lambda done, before=before: progress(before + done, total)) if progress else None

@@ -1,12 +1,15 @@
-"""A decoded dataset, mapped into memory."""
+"""A prepared dataset: its images mapped into memory, or decoded when they are asked for."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from engine.data.file_list import FileList
 from engine.data.sources import ClassIndex
+from engine.data.stream import StreamedImages
 from engine.data.trees import shown
 from engine.errors import RunError
 from engine.files import read_json
@@ -19,9 +22,9 @@ SLAB_BYTES = 1 << 26
 
 @dataclass(frozen=True)
 class Split:
-    """Images uint8 (N, 3, R, R), mapped from the file and read-only; labels int64 (N,), rising, so a class is one slice."""
+    """Images uint8 (N, 3, R, R), read-only and indexed by rows or slices; labels int64 (N,), rising, so a class is one slice."""
 
-    images: np.memmap
+    images: np.memmap | StreamedImages
     labels: np.ndarray
 
     def __len__(self) -> int:
@@ -53,28 +56,34 @@ def open_store(folder: Path) -> ImageStore:
         meta = read_json(folder / "meta.json")
         splits = {name: _open_split(folder, name, meta) for name in ("train", "test")}
         return ImageStore(
-            **splits, classes=ClassIndex(tuple(meta["classes"])), mean=tuple(meta["mean"]), std=tuple(meta["std"]),
-            resolution=meta["resolution"], fingerprint=meta["fingerprint"], mirror=meta["mirror"],
+            **splits, classes=ClassIndex(tuple(meta["classes"]), tuple(meta.get("titles", ()))), mean=tuple(meta["mean"]),
+            std=tuple(meta["std"]), resolution=meta["resolution"], fingerprint=meta["fingerprint"], mirror=meta["mirror"],
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"decoded dataset {shown(folder)} is damaged: remove the folder, it is made again ({error})") from error
 
 
 def _open_split(folder: Path, name: str, meta: dict) -> Split:
-    images = np.load(folder / f"{name}.images.npy", mmap_mode="r", allow_pickle=False)
     labels = np.load(folder / f"{name}.labels.npy", allow_pickle=False)
     side, count = meta["resolution"], sum(meta[f"{name}_counts"])
+    if "stream" in meta:
+        files = FileList.load(folder, name, meta["stream"])
+        images = StreamedImages(files, side, meta["margin"] if name == "test" else 1.0)
+    else:
+        images = np.load(folder / f"{name}.images.npy", mmap_mode="r", allow_pickle=False)
     if images.dtype != np.uint8 or images.shape != (count, 3, side, side) or labels.shape != (count,):
         raise ValueError(f"{name} holds {images.dtype} {images.shape}")
     return Split(images, labels)
 
 
-def to_device(images: np.ndarray, device: "str | torch.device") -> "torch.Tensor":
-    """Copy images, uint8 (N, 3, H, W), to a device as one uint8 tensor of the same shape, never holding a second copy in memory."""
+def to_device(images: np.ndarray | StreamedImages, device: "str | torch.device", rows: np.ndarray | None = None) -> "torch.Tensor":
+    """Copy images, uint8 (N, 3, H, W), or some rows (M,) of them, to a device as one uint8 tensor, never holding them in memory twice."""
     import torch  # heavy, and whoever only looks at a store does not need it
 
-    result = torch.empty(images.shape, dtype=torch.uint8, device=device)
-    rows = max(1, SLAB_BYTES // max(1, images[:1].nbytes))
-    for start in range(0, len(images), rows):
-        result[start : start + rows].copy_(torch.from_numpy(np.array(images[start : start + rows])))
+    count = len(images) if rows is None else len(rows)
+    result = torch.empty((count, *images.shape[1:]), dtype=torch.uint8, device=device)
+    step = max(1, SLAB_BYTES // max(1, math.prod(images.shape[1:])))
+    for start in range(0, count, step):
+        part = slice(start, start + step)
+        result[part].copy_(torch.from_numpy(np.array(images[part if rows is None else rows[part]])))
     return result

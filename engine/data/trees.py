@@ -1,7 +1,7 @@
 """Image trees `train/<class>/*` and `test/<class>/*`: which classes and files they hold, always in the same order."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from engine.errors import UserError
@@ -27,45 +27,58 @@ def scan_split(folder: Path) -> dict[str, list[str]]:
 
     Raises UserError when there is no class folder or a class folder's name is not UTF-8.
     """
+    return {name: image_files(folder / name) for name in class_folders(folder)}
+
+
+def class_folders(folder: Path) -> list[str]:
+    """Return the names of the class folders of a split, sorted; raises UserError when there is none or a name is not UTF-8."""
     with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
     if not names:
         raise UserError(f"{shown(folder)} has no class folders: expected one folder of images for each class")
     for name in names:
         if not name.isprintable() and any("\ud800" <= character <= "\udfff" for character in name):
             raise UserError(f"{shown(folder)}: class folder {name!r} has a name that is not UTF-8: rename it")
-    return {name: _image_files(folder / name) for name in names}
+    return names
 
 
-def _image_files(folder: Path) -> list[str]:
+def image_files(folder: Path) -> list[str]:
+    """Return the paths of a folder's images, sorted by name."""
     with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries if _is_image_name(entry.name) and entry.is_file())
+        names = sorted(entry.name for entry in entries if is_image_name(entry.name) and entry.is_file())
     return [os.path.join(folder, name) for name in names]  # noqa: PTH118 - a million Path objects would cost gigabytes
 
 
-def _is_image_name(name: str) -> bool:
+def is_image_name(name: str) -> bool:
+    """Say whether a file's name is that of an image."""
     return not name.startswith(".") and name.rpartition(".")[2].lower() in IMAGE_EXTENSIONS
 
 
 def check_classes(
-    splits: Mapping[str, Mapping[str, Sequence[str]]], folders: Mapping[str, Path], expected: Sequence[str] | None
+    train: Collection[str], test: Collection[str], places: Mapping[str, Path], expected: Sequence[str] | None, *, part: bool = False
 ) -> list[str]:
     """Return the class names in label order: `expected` where the dataset fixes an order, else sorted by name.
 
-    Raises UserError naming the classes when train and test differ, or differ from `expected`, or when a class is empty.
+    `train` and `test` are the classes that the two splits have, `places` where, for messages. With `part` further ones are left aside.
+    Raises UserError naming the classes when train and test differ, or differ from `expected`.
     """
-    train, test = splits["train"], splits["test"]
     names = sorted(train) if expected is None else list(expected)
-    if expected is not None and set(train) != set(expected):
-        raise UserError(f"{shown(folders['train'])} has other classes than expected: {_difference(set(train), set(expected))}")
+    if part:
+        train, test = set(train) & set(names), set(test) & set(names)
+    if set(train) != set(names):
+        raise UserError(f"{shown(places['train'])} has other classes than expected: {_difference(set(train), set(names))}")
     if set(train) != set(test):
         difference = _difference(set(test), set(train))
-        raise UserError(f"{shown(folders['test'])} must have the same class folders as {shown(folders['train'])}: {difference}")
-    for split, classes in splits.items():
-        empty = [name for name in names if not classes[name]]
-        if empty:
-            raise UserError(f"no image in class {_names(empty)} of {shown(folders[split])}: every class needs at least one")
+        raise UserError(f"{shown(places['test'])} must have the same class folders as {shown(places['train'])}: {difference}")
     return names
+
+
+def check_not_empty(counts: Mapping[str, Sequence[int]], names: Sequence[str], places: Mapping[str, Path]) -> None:
+    """Raise UserError naming the classes that have no image in a split; `counts` are images by split and class."""
+    for split, numbers in counts.items():
+        empty = [name for name, number in zip(names, numbers, strict=True) if not number]
+        if empty:
+            raise UserError(f"no image in class {_names(empty)} of {shown(places[split])}: every class needs at least one")
 
 
 def _difference(found: set[str], wanted: set[str]) -> str:

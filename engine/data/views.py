@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from engine.compute.seeding import generator
+from engine.compute.transfer import sent
 from engine.data import augment, rand_augment
 
 
@@ -120,7 +121,7 @@ def render(images: Tensor, views: Views, settings: ViewSettings, mean: Tensor, s
 
     The order is RandAugment, normalisation, patches, crop, flip, mixing, as in the papers' training code.
     """
-    return augmented(images[views.index.to(images.device)], views, settings, mean, std)
+    return augmented(images[sent(views.index, images.device)], views, settings, mean, std)
 
 
 def augmented(seen: Tensor, views: Views, settings: ViewSettings, mean: Tensor, std: Tensor) -> Tensor:
@@ -136,7 +137,7 @@ def augmented(seen: Tensor, views: Views, settings: ViewSettings, mean: Tensor, 
     elif tuple(settings.crop_scale) != (1.0, 1.0):
         seen = augment.resized_crop(seen, views.crops)
     if settings.flip:
-        seen = augment.flip(seen, views.flips.to(seen.device))
+        seen = augment.flip(seen, views.flips)
     if settings.mix == "cutmix":
         seen = augment.cutmix(seen, views.boxes, views.partner)
     elif settings.mix == "mixup":
@@ -152,6 +153,15 @@ class Chunk:
     views: Views
     batches: list[tuple[int, int, int]]
     first_view: int  # the chunk's first view among all views of all epochs
+
+    def parts(self, limit: int) -> "Iterator[tuple[int, Chunk]]":
+        """Yield the chunk's batches in order, some together with at most about `limit` views, each time with the first one's number."""
+        size = max(1, limit // max(last - first for _, first, last in self.batches))
+        for number in range(0, len(self.batches), size):
+            batches = self.batches[number : number + size]
+            start, stop = batches[0][1], batches[-1][2]
+            moved = [(epoch, first - start, last - start) for epoch, first, last in batches]
+            yield number, Chunk(self.number, self.views.part(start, stop), moved, self.first_view + start)
 
 
 def chunks(count: int, side: int, epochs: int, settings: ViewSettings, *, limit: int, first: int = 0) -> Iterator[Chunk]:

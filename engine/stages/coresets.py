@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from engine.compute.precision import autocast
 from engine.errors import RunError
-from engine.stages.inputs import Inputs
+from engine.stages.inputs import ClassImages, Inputs
 
 BATCH_PIXELS = 500 * 32**2  # of one forward pass
 
 
-def choose(source: str, images: Tensor, label: int, ipc: int, scorer: nn.Module, inputs: Inputs) -> Tensor:
+def choose(source: str, images: Tensor | ClassImages, label: int, ipc: int, scorer: nn.Module, inputs: Inputs) -> Tensor:
     """Return the indices (ipc,) of a class's chosen images among its uint8 `images` (N, 3, S, S), in the order of the choice."""
     logits, features = read_out(images, scorer, inputs)
     if source in ("easy", "medium"):
@@ -24,7 +24,7 @@ def choose(source: str, images: Tensor, label: int, ipc: int, scorer: nn.Module,
 
 
 @torch.no_grad()
-def read_out(images: Tensor, scorer: nn.Module, inputs: Inputs) -> tuple[Tensor, Tensor]:
+def read_out(images: Tensor | ClassImages, scorer: nn.Module, inputs: Inputs) -> tuple[Tensor, Tensor]:
     """Return a network's logits (N, classes) on uint8 images and what enters its last layer (N, D), both float64 on the CPU.
 
     Positions of features that have any (tokens, pixels) are averaged. Raises RunError for a network without such a layer.
@@ -33,9 +33,11 @@ def read_out(images: Tensor, scorer: nn.Module, inputs: Inputs) -> tuple[Tensor,
     handle = head(scorer, inputs.classes).register_forward_pre_hook(lambda module, given: entered.append(_pooled(module, given[0])))
     logits = []
     try:
-        for part in images.split(max(1, BATCH_PIXELS // images.shape[-1] ** 2)):
+        size = max(1, BATCH_PIXELS // images.shape[-1] ** 2)
+        for start in range(0, len(images), size):
+            part = images[start : start + size].to(inputs.device)
             with autocast(inputs.device, inputs.precision):
-                logits.append(scorer(inputs.normalise(part.to(inputs.device))).cpu().double())
+                logits.append(scorer(inputs.normalise(part)).cpu().double())
     finally:
         handle.remove()
     return torch.cat(logits), torch.cat(entered).cpu().double()

@@ -18,7 +18,7 @@ from engine.errors import RunError, Stopped
 from engine.files import digest_file
 from engine.project.planner import CORESETS
 from engine.stages import coresets
-from engine.stages.inputs import Inputs
+from engine.stages.inputs import ClassImages, Inputs
 from engine.stages.report import Report
 from engine.stages.saving import save_images
 
@@ -106,7 +106,7 @@ def _class_images(
         noise = torch.randn(ipc, 1 if inputs.grey else 3, side, side, generator=draws).expand(-1, 3, -1, -1).to(inputs.device)
         return inputs.to_uint8(noise).cpu(), []
     rows = inputs.store.train.rows_of_class(label)
-    real = torch.from_numpy(inputs.store.train.images[rows].copy())
+    real = ClassImages(inputs.store.train, rows)
     if settings["source"] == "real":
         picked = draw_real(len(real), ipc, settings["replacement"], draws)
         images = real[picked]
@@ -131,7 +131,13 @@ def draw_real(count: int, ipc: int, replacement: str, draws: torch.Generator) ->
 
 
 def rded_images(
-    real: Tensor, label: int, ipc: int, scorer: nn.Module, inputs: Inputs, settings: dict[str, Any], draws: torch.Generator
+    real: Tensor | ClassImages,
+    label: int,
+    ipc: int,
+    scorer: nn.Module,
+    inputs: Inputs,
+    settings: dict[str, Any],
+    draws: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Return a class's images (ipc, 3, S, S) uint8 tiled from its most realistic crops, and the rows the crops come from (RDED 3.2).
 
@@ -139,10 +145,11 @@ def rded_images(
     """
     factor, side = settings["rded.factor"], real.shape[-1]
     rows = torch.randperm(len(real), generator=draws)[: settings["rded.candidates"]]
+    candidates = real[rows]
     crops, losses = [], []
     for _ in range(settings["rded.crops"]):
         boxes = augment.draw_crops(len(rows), side, side, scale=tuple(settings["rded.crop_scale"]), ratio=(1.0, 1.0), generator=draws)
-        crops.append(crop_to(real[rows], boxes, side // factor))
+        crops.append(crop_to(candidates, boxes, side // factor))
         losses.append(score(crops[-1], label, scorer, inputs))
     all_losses = torch.stack(losses)
     best = all_losses.argmin(0)

@@ -164,7 +164,10 @@ class Pipeline:
         if self._inputs is None:
             prepare_torch(self.plan.device, self.plan.project.compute.threads)
             decoded = prepare(
-                self.plan.source, self.cache, lambda done, total: self.on_progress("data", self.plan.source.name, done, total, "images")
+                self.plan.source,
+                self.cache,
+                lambda done, total: self.on_progress("data", self.plan.source.name, done, total, "images"),
+                self.plan.project.dataset.store,
             )
             self._inputs = Inputs(open_store(decoded), self.plan.device, self.plan.precision)
         folders = {role: tuple(self.folder(self.plan.step(step_id)) for step_id in ids) for role, ids in step.inputs.items()}

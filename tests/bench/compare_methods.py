@@ -116,7 +116,8 @@ def base_values(project: Path, options: Options) -> dict[str, Any]:
     }
     shared = resolved_of(given | {"condense.method": "edc"}).project
     for section in SHARED:
-        values |= {f"{section}.{leaf}": getattr(getattr(shared, section), leaf) for leaf in SECTIONS[section].model_fields}
+        kept_values = {leaf: getattr(getattr(shared, section), leaf) for leaf in SECTIONS[section].model_fields}
+        values |= {f"{section}.{leaf}": value for leaf, value in kept_values.items() if value is not None}
     values["evaluate.epochs"] = options.epochs
     if options.ipc is not None:
         values["condense.ipc"] = options.ipc

@@ -170,7 +170,7 @@ class TestPrepared:
         write_tree(tmp_path / "data", train=300, test=4)
         one = prepared("folder", tmp_path / "data", tmp_path / "one")
         monkeypatch.setattr(decode, "FILES_FOR_SEVERAL_PROCESSES", 100)
-        monkeypatch.setattr(decode, "_processor_count", lambda: 3)
+        monkeypatch.setattr(decode, "processor_count", lambda: 3)
         seen = []
         several = prepared("folder", tmp_path / "data", tmp_path / "several", None, lambda done, total: seen.append(done))
         assert {path.name: path.read_bytes() for path in one.iterdir()} == {path.name: path.read_bytes() for path in several.iterdir()}
@@ -197,7 +197,7 @@ class TestDamage:
     @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
     def test_a_file_that_cannot_be_decoded_is_named_and_nothing_is_left(self, tmp_path, monkeypatch, damage, processes):
         monkeypatch.setattr(decode, "FILES_FOR_SEVERAL_PROCESSES", 1 if processes > 1 else 1000)
-        monkeypatch.setattr(decode, "_processor_count", lambda: processes)
+        monkeypatch.setattr(decode, "processor_count", lambda: processes)
         write_tree(tmp_path / "data")
         path = tmp_path / "data" / "train" / "dog" / "2.png"
         damage(path)
@@ -216,7 +216,7 @@ class TestDamage:
 
     def test_a_helper_that_dies_is_said(self, tmp_path, monkeypatch):
         monkeypatch.setattr(decode, "FILES_FOR_SEVERAL_PROCESSES", 1)
-        monkeypatch.setattr(decode, "_processor_count", lambda: 2)
+        monkeypatch.setattr(decode, "processor_count", lambda: 2)
         monkeypatch.setattr(decode.sys, "executable", "/bin/false")
         write_tree(tmp_path / "data")
         with pytest.raises(RunError, match="exit status 1"):

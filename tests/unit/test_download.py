@@ -10,6 +10,7 @@ import pytest
 
 from engine.data import download as module
 from engine.data import sources
+from engine.data.datasets import Download
 from engine.data.download import download
 from engine.errors import UserError
 
@@ -113,7 +114,7 @@ def test_two_processes_do_not_write_into_one_another(server, tmp_path):
 
 
 def test_fetch_puts_all_files_of_a_dataset_in_its_folder(server, tmp_path, monkeypatch):
-    files = tuple(sources.Download(f"{server.url}/{name}", len(CONTENT), MD5) for name in ("file", "no-ranges"))
+    files = tuple(Download(f"{server.url}/{name}", len(CONTENT), MD5) for name in ("file", "no-ranges"))
     entry = dataclasses.replace(sources._dataset("cifar10"), downloads=files)
     monkeypatch.setattr(sources, "DATASETS", (entry,))
     seen = []
@@ -128,6 +129,14 @@ def test_what_cannot_be_fetched_says_where_it_comes_from(tmp_path, name):
         sources.fetch(name, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["imagenet-10", "imagenet-1k", "imagenet-21k-p"])
+def test_what_a_licence_forbids_to_fetch_says_so_and_which_files_go_where(tmp_path, name):
+    with pytest.raises(UserError, match="its licence lets no program hand it on: ask for it at image-net.org") as caught:
+        sources.fetch(name, tmp_path)
+    assert str(tmp_path / name) in str(caught.value) and "/<number>/…" in str(caught.value) and ".tar" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_real_addresses_have_their_published_checksums():
     assert {file.file_name: (file.size, file.md5[:4]) for entry in sources.DATASETS for file in entry.downloads} == {
         "train-images-idx3-ubyte.gz": (26421880, "8d4f"),
@@ -135,4 +144,6 @@ def test_the_real_addresses_have_their_published_checksums():
         "t10k-images-idx3-ubyte.gz": (4422102, "bef4"),
         "t10k-labels-idx1-ubyte.gz": (5148, "bb30"),
         "cifar-10-python.tar.gz": (170498071, "c58f"),
+        "cifar-100-python.tar.gz": (169001437, "eb90"),
+        "tiny-imagenet-200.zip": (248100043, "9052"),
     }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_datasets import CIFAR10, pack_cifar10, write_cifar10, write_fashion_mnist, write_idx, write_tree
+from small_datasets import CIFAR10, RESOLUTIONS, pack_cifar10, write_cifar10, write_fashion_mnist, write_idx, write_tree
 
 from engine.data import layouts, sources
 from engine.data.sources import ClassIndex, list_datasets, locate
@@ -166,7 +166,7 @@ class TestFingerprint:
     def test_counts_of_packed_datasets_are_remembered_with_it(self, tmp_path, monkeypatch):
         write_fashion_mnist(tmp_path / "data")
         first = locate("fashion-mnist", tmp_path / "data", tmp_path, None, tmp_path / "cache")
-        monkeypatch.setattr(sources, "_counts", None)
+        monkeypatch.setattr(sources, "_array_facts", None)
         assert locate("fashion-mnist", tmp_path / "data", tmp_path, None, tmp_path / "cache") == first
 
     @pytest.mark.parametrize("content", ["", "[1, 2]", '{"a": {}, "b": 1}', '{"a": 1'])
@@ -199,8 +199,10 @@ class TestNames:
             "print([d.name for d in list_datasets()], sorted({'torch', 'sklearn', 'PIL', 'textual'} & set(sys.modules)))"
         )
         output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-        assert output.strip() == "['digits', 'fashion-mnist', 'cifar10', 'folder'] []"
-        assert {info.name: info.resolution for info in list_datasets()} == {"digits": 16, "fashion-mnist": 32, "cifar10": 32, "folder": 32}
+        papers = ["cifar10", "cifar100", "tiny-imagenet", "imagenet-10", "imagenet-1k", "imagenet-21k-p"]
+        names = ["digits", "fashion-mnist", *papers, "folder"]
+        assert output.strip() == f"{names} []"
+        assert {info.name: info.resolution for info in list_datasets()} == RESOLUTIONS | {"folder": 32}
 
     def test_a_class_index_is_told_apart_by_its_order(self):
         assert len(ClassIndex(("a", "b"))) == 2
