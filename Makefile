@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint setup clean bench-methods bench-evaluation bench-terminal bench-startup screenshots
+.PHONY: demo test lint setup clean bench bench-methods bench-evaluation bench-terminal bench-startup bench-tables recipes screenshots
 
 demo: $(READY)  ## condense a real dataset end to end in a minute and a half
 	$(VENV)/bin/edc run projects/quickstart.toml
@@ -17,6 +17,9 @@ lint: $(READY)
 
 setup: $(READY)
 
+bench: $(READY)  ## the stages beside the bare network on this machine, into the README, some ten minutes; ARGS="--only evaluate"
+	$(VENV)/bin/edc bench --write README.md $(ARGS)
+
 bench-methods: $(READY)  ## every method and CONFIG A to G on Fashion-MNIST, hours on two cores; ARGS="--iterations 200", ARGS="--help"
 	$(VENV)/bin/python tests/bench/compare_methods.py $(ARGS)
 
@@ -29,11 +32,17 @@ bench-terminal: $(READY)  ## bytes a second to the terminal, first picture, memo
 bench-startup: $(READY)  ## how soon edc answers: 200 runs listed, `edc list` and `edc show` from a fresh process, half a minute
 	$(VENV)/bin/python tests/bench/startup.py $(ARGS)
 
+bench-tables: $(READY)  ## memory for the class tables of 1,000 and 10,450 classes, 13 GB of disk for ten minutes; ARGS="--classes 1000"
+	$(VENV)/bin/python tests/bench/large_tables.py $(ARGS)
+
 # Made anew whenever the dependencies change.
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --editable '.[dev]'
 	touch $(READY)
+
+recipes: $(READY)  ## projects/table1.toml and table2.toml, from the paper's figures in engine/project/published.toml
+	$(VENV)/bin/python projects/make_tables.py
 
 screenshots: $(READY)  ## the README's pictures of the app, from a run of the quickstart
 	$(VENV)/bin/python tests/bench/screenshots.py docs/screenshots

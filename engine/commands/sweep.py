@@ -14,7 +14,7 @@ from engine.commands.tables import count, make_console, shortest
 from engine.errors import UserError
 from engine.files import write_text
 from engine.project.resolve import nearest
-from engine.project.sweep import Point, Sweep, missing_projects, read_sweep, said_value
+from engine.project.sweep import Point, Sweep, chosen_points, missing_projects, read_sweep, said_value
 from engine.runs.layout import Run, read_object
 from engine.runs.queue import slots_of
 from engine.runs.status import EXIT_STOPPED, exit_status, run_status
@@ -26,10 +26,19 @@ if TYPE_CHECKING:
 
 
 def sweep_command(
-    path: Path, over: Sequence[str], overrides: Sequence[str], *, dry_run: bool, detach: bool, now: bool, form: str
+    path: Path,
+    over: Sequence[str],
+    overrides: Sequence[str],
+    *,
+    only: Sequence[str] = (),
+    dry_run: bool,
+    detach: bool,
+    now: bool,
+    form: str,
 ) -> int:
     """Make the projects of a sweep, run those that are not done, and print one row for each; return the exit status.
 
+    `only` are patterns of the points to take, all without one.
     Every project is checked before the first file is written. Points that are done are taken as they are, those interrupted go on,
     those at work elsewhere are waited for. A point that fails does not keep the next ones from running; a stop does.
     """
@@ -37,6 +46,7 @@ def sweep_command(
         raise UserError(f"--format: {form!r} is not a format; {nearest(form, list(FORMATS))}")
     path = shortest(path)
     sweep = read_sweep(path, over)
+    sweep = chosen_points(sweep, only) if only else sweep
     requests = _requests(sweep, overrides)
     missing = missing_projects(sweep)
     cells = [Cell(point, request, _standing(request)) for point, request in zip(sweep.points, requests, strict=True)]
@@ -78,6 +88,8 @@ def _requests(sweep: Sweep, overrides: Sequence[str]) -> list[Request]:
         for line, points in problems.items():
             others = f" and {len(points) - 1} more" if len(points) > 1 else ""
             lines.append(line if len(points) == len(sweep.points) else f"{line} (in {points[0].path.stem}{others})")
+        if requests and any(point.name for point in sweep.points):
+            lines.append(f"the other {count(len(requests), 'point')} can be run: `--only PATTERN` takes those whose names match")
         raise UserError("\n".join(lines))
     return requests
 

@@ -27,6 +27,9 @@ RESNET_BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 MOBILENET_STAGES = ((1, 16, 1), (6, 24, 2), (6, 32, 3), (6, 64, 4), (6, 96, 3), (6, 160, 3), (6, 320, 1))  # expansion, channels, blocks
 SHUFFLENET_STAGES = ((48, 4), (96, 8), (192, 4))
 SWIN_TINY = {"blocks": (2, 2, 6, 2), "heads": (3, 6, 12, 24), "window": 7}
+SMALL_WINDOW = 4  # patches of a side of Swin-Tiny's windows below 128 px
+
+VGG11_BN_CONVOLUTIONS = 9_225_984
 
 SWIN = "swin_tiny_patch4_window7_224"
 
@@ -116,7 +119,22 @@ LARGE = {
 
 def zoo_count(family: str, classes: int, resolution: int, **options: Any) -> int:
     """Return the number of weights of a network of the small-image zoo, `options` being its builder's."""
+    below, features = LARGE["torchvision"].get(family, (0, 0))
     match family:
+        case "efficientnet_b0":
+            return below + _head(features, classes)
+        case "densenet121":
+            return below + 64 * 3 * (3**2 - 7**2) + _head(features, classes)
+        case "convnext_tiny":
+            return below + 96 * 3 * (stem_patch(resolution) ** 2 - 4**2) + _head(features, classes)
+        case "vgg11_bn":
+            return VGG11_BN_CONVOLUTIONS + _head(512, classes)
+        case "deit_tiny":
+            return _vision_transformer(Transformer(*VIT_SIZES["tiny"]), coarse_patch(resolution), classes, resolution)
+        case "swin_tiny":
+            below, features = LARGE["timm"][SWIN]
+            missing = _narrower_windows(resolution // stem_patch(resolution), SMALL_WINDOW)
+            return below + 96 * 3 * (stem_patch(resolution) ** 2 - 4**2) - missing + _head(features, classes)
         case "resnet":
             return _resnet(classes, **options)
         case "wide_resnet":
@@ -139,12 +157,22 @@ def large_count(package: str, builder: str, classes: int, resolution: int) -> in
     if builder not in LARGE[package]:
         return None
     below, features = LARGE[package][builder]
-    return below - (_narrower_windows(resolution) if builder == SWIN else 0) + _head(features, classes)
+    return below - (_narrower_windows(resolution // 4, SWIN_TINY["window"]) if builder == SWIN else 0) + _head(features, classes)
 
 
 def small_patch(resolution: int) -> int:
     """Return the side in px of the small transformer's patches."""
     return 4 if resolution >= 24 else 2
+
+
+def coarse_patch(resolution: int) -> int:
+    """Return the side in px of DeiT-Tiny's patches below 128 px."""
+    return 8 if resolution >= 48 else small_patch(resolution)
+
+
+def stem_patch(resolution: int) -> int:
+    """Return the side in px of Swin-Tiny's and ConvNeXt-Tiny's patches below 128 px."""
+    return 4 if resolution >= 48 else 2 if resolution >= 16 else 1
 
 
 def _head(features: int, classes: int) -> int:
@@ -212,10 +240,10 @@ def _vision_transformer(shape: Transformer, patch: int, classes: int, resolution
     return embedding + shape.depth * block + 2 * width + _head(width, classes)
 
 
-def _narrower_windows(resolution: int) -> int:
-    """Return how many position biases Swin-Tiny lacks where its last stages have fewer patches than a window of 7."""
+def _narrower_windows(patches: int, widest: int) -> int:
+    """Return how many position biases Swin-Tiny lacks beside windows of 7: it is `patches` wide, its windows `widest` or less."""
     missing = 0
     for stage, (blocks, heads) in enumerate(zip(SWIN_TINY["blocks"], SWIN_TINY["heads"], strict=True)):
-        window = min(SWIN_TINY["window"], -(-(resolution // 4) // 2**stage))
-        missing += blocks * heads * ((2 * SWIN_TINY["window"] - 1) ** 2 - (2 * window - 1) ** 2)
+        size = min(widest, -(-patches // 2**stage))
+        missing += blocks * heads * ((2 * SWIN_TINY["window"] - 1) ** 2 - (2 * size - 1) ** 2)
     return missing

@@ -1,10 +1,14 @@
-"""Networks for images of 128 px and more: torchvision's classifiers and timm's, untrained."""
+"""Networks for images of 128 px and more: torchvision's classifiers and timm's, untrained; timm's for smaller images, too."""
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from engine.errors import UserError
+from engine.models.small import unfused
+
+SURE = 128  # px from which on every network of timm has pixels enough
 
 
 def torchvision_model(builder: str, *, classes: int, resolution: int) -> nn.Module:
@@ -38,9 +42,19 @@ def timm_model(builder: str, *, classes: int, resolution: int) -> nn.Module:
     configuration = timm.get_pretrained_cfg(builder)
     options = {"img_size": resolution} if configuration is not None and configuration.fixed_input_size else {}
     try:
-        return timm.create_model(builder, pretrained=False, num_classes=classes, **options)
-    except (AssertionError, TypeError, ValueError) as error:
+        if resolution < SURE:
+            _try(builder, classes, resolution, options)
+        return unfused(timm.create_model(builder, pretrained=False, num_classes=classes, **options))
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
         raise _refusal(f"timm's {builder}", resolution, error) from error
+
+
+def _try(builder: str, classes: int, resolution: int, options: dict[str, Any]) -> None:
+    """Pass images through the network's shapes: many halve a small image until nothing is left, and say so only then."""
+    import timm
+
+    with torch.device("meta"), torch.no_grad():
+        timm.create_model(builder, pretrained=False, num_classes=classes, **options)(torch.empty(2, 3, resolution, resolution))
 
 
 def _refusal(model: str, resolution: int, error: Exception) -> UserError:

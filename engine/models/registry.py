@@ -1,7 +1,8 @@
 """Networks by name: which there are, whether one can take a resolution (neither needs torch), and building one.
 
-Below 128 px a name means the network of this room; from 128 px on it means torchvision's classifier of that name, or timm's. ConvNets
-exist at every resolution, since the condensation literature uses deeper ones for larger images.
+Below 128 px a name means the network of this room, in a form for small images; from 128 px on it means torchvision's classifier of that
+name, or timm's. ConvNets exist at every resolution, since the condensation literature uses deeper ones for larger images, and so does
+whatever timm builds, without a change.
 """
 
 import re
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from engine.errors import UserError
-from engine.models.counts import large_count, small_patch, zoo_count
+from engine.models.counts import coarse_patch, large_count, small_patch, stem_patch, zoo_count
 
 if TYPE_CHECKING:
     from torch import nn
@@ -56,16 +57,16 @@ MODELS = (
     ModelInfo("convnet-d<depth>-w<width>", "convnet", EVERY, "instance", None, "<depth> blocks (default 3) of <width> channels (128)."),
     ModelInfo("convnet-d<depth>-w<width>-bn", "convnet", EVERY, "batch", None, "The same with BatchNorm, which can be matched too."),
     ModelInfo("vit-tiny", "vision_transformer", SMALL_ONLY, "layer", 810_122, "A small vision transformer with 4 px patches, or 2 px."),
-    ModelInfo("efficientnet-b0", "torchvision", LARGE_ONLY, "batch", 4_020_358, "EfficientNet-B0, an observer and student on ImageNet-1k."),
+    ModelInfo("efficientnet-b0", "torchvision", EVERY, "batch", 4_020_358, "EfficientNet-B0; stride-1 stem below 128 px."),
     ModelInfo("alexnet", "torchvision", LARGE_ONLY, "none", 57_044_810, "AlexNet, an observer on ImageNet-1k without normalisation."),
-    ModelInfo("densenet121", "torchvision", LARGE_ONLY, "batch", 6_964_106, "DenseNet of depth 121."),
-    ModelInfo("vgg11-bn", "torchvision", LARGE_ONLY, "batch", 128_812_810, "VGG-11 with BatchNorm, slimmed data-free in the EDC paper."),
-    ModelInfo("convnext-tiny", "torchvision", LARGE_ONLY, "layer", 27_827_818, "ConvNeXt-Tiny, a student on ImageNet-1k."),
+    ModelInfo("densenet121", "torchvision", EVERY, "batch", 6_956_426, "DenseNet of depth 121; 3x3 stem, no max-pool below 128 px."),
+    ModelInfo("vgg11-bn", "torchvision", EVERY, "batch", 9_231_114, "VGG-11 with BatchNorm; one linear layer below 128 px."),
+    ModelInfo("convnext-tiny", "torchvision", EVERY, "layer", 27_824_362, "ConvNeXt-Tiny; 2 px patches below 128 px, 4 px from 48 on."),
     ModelInfo("vit-b-16", "torchvision", LARGE_ONLY, "layer", 85_806_346, "Vision transformer of base size with 16 px patches."),
-    ModelInfo("deit-tiny", "timm", LARGE_ONLY, "layer", 5_526_346, "DeiT-Tiny with 16 px patches, a student on ImageNet-1k."),
-    ModelInfo("swin-tiny", "timm", LARGE_ONLY, "layer", 27_527_044, "Swin-Tiny with windows of 7 patches, a student on ImageNet-1k."),
+    ModelInfo("deit-tiny", "timm", EVERY, "layer", 5_362_762, "DeiT-Tiny, 16 px patches; 4 px below 128 px, 8 px from 48 on."),
+    ModelInfo("swin-tiny", "timm", EVERY, "layer", 27_505_108, "Swin-Tiny, 4 px patches, windows of 7; 2 px and 4 below 128 px."),
     ModelInfo("<torchvision name>", "torchvision", LARGE_ONLY, None, None, "Any of torchvision's classifiers, such as resnext50-32x4d."),
-    ModelInfo("timm/<name>", "timm", LARGE_ONLY, None, None, "Any architecture of timm, such as timm/deit_small_patch16_224."),
+    ModelInfo("timm/<name>", "timm", EVERY, None, None, "Any architecture of timm, as timm builds it for that side."),
 )
 
 TIMM_NAMES = {"deit-tiny": "deit_tiny_patch16_224", "swin-tiny": "swin_tiny_patch4_window7_224"}
@@ -77,8 +78,19 @@ _SMALL_NAMES = {
     "mobilenet": re.compile(r"mobilenet-v2"),
     "shufflenet": re.compile(r"shufflenet-v2-0\.5"),
     "vision_transformer": re.compile(r"vit-tiny"),
+    "efficientnet_b0": re.compile(r"efficientnet-b0"),
+    "densenet121": re.compile(r"densenet121"),
+    "vgg11_bn": re.compile(r"vgg11-bn"),
+    "convnext_tiny": re.compile(r"convnext-tiny"),
+    "deit_tiny": re.compile(r"deit-tiny"),
+    "swin_tiny": re.compile(r"swin-tiny"),
     "convnet": re.compile(rf"convnet(?=-[dw])(-d(?P<depth>{_NUMBER}))?(-w(?P<width>{_NUMBER}))?(?P<batch_norm>-bn)?"),
 }
+
+
+# Networks for small images that cut them into patches: the patches' side in px at a side of the images.
+PATCHES = {"vision_transformer": small_patch, "deit_tiny": coarse_patch, "swin_tiny": stem_patch}
+BY_RESOLUTION = ("convnext_tiny", "deit_tiny", "swin_tiny")  # of engine.models.small those that are built for the images' side
 
 
 def list_models() -> list[ModelInfo]:
@@ -96,7 +108,7 @@ def check_model(name: str, resolution: int) -> None:
     small = _read_small_name(name)
     if small is not None and (resolution < LARGE or small[0] == "convnet"):
         _check_small(name, *small, resolution)
-    elif resolution >= LARGE:
+    elif resolution >= LARGE or name.startswith("timm/"):
         _check_large(name, resolution)
     elif _is_large_name(name):
         raise _wrong_size(name, f"of {LARGE} px and more", resolution)
@@ -113,6 +125,13 @@ def normalisation(name: str) -> str | None:
     return listed or ("batch" if small is not None else None)
 
 
+def published_by(name: str, resolution: int) -> str | None:
+    """Return the package that builds a network as it publishes it, torchvision or timm; None for one of this room's own."""
+    small = _read_small_name(name)
+    own = small is not None and (resolution < LARGE or small[0] == "convnet")
+    return None if own else builder_of(name)[0]
+
+
 def parameter_count(name: str, classes: int, resolution: int) -> int:
     """Return the number of weights that `create_model` gives a network, without importing torch.
 
@@ -122,11 +141,21 @@ def parameter_count(name: str, classes: int, resolution: int) -> int:
     small = _read_small_name(name)
     if small is not None and (resolution < LARGE or small[0] == "convnet"):
         return zoo_count(small[0], classes, resolution, **small[1])
-    count = large_count(*_large_builder(name), classes, resolution)
+    count = large_count(*builder_of(name), classes, resolution)
     if count is None:
         right = 'set labels.mode = "stored", whose labels need no network to be kept'
         raise UserError(f"how many weights model {name!r} has is not known without building it; {right}")
     return count
+
+
+def activation_count(name: str, resolution: int) -> int:
+    """Return about how many values a network keeps of an image for its backward pass; 0 for one that is not counted or does not exist."""
+    from engine.models.activations import kept_values
+
+    small = _read_small_name(name)
+    if small is None or (resolution >= LARGE and small[0] != "convnet"):
+        return 0
+    return kept_values(small[0], resolution, **small[1])
 
 
 def create_model(name: str, classes: int, resolution: int) -> "nn.Module":
@@ -163,6 +192,10 @@ def create_model(name: str, classes: int, resolution: int) -> "nn.Module":
             from engine.models.transformer import vit_tiny
 
             return vit_tiny(classes=classes, resolution=resolution)
+        case "efficientnet_b0" | "densenet121" | "vgg11_bn" | "convnext_tiny" | "deit_tiny" | "swin_tiny":
+            from engine.models import small as forms
+
+            return getattr(forms, family)(classes=classes, **({"resolution": resolution} if family in BY_RESOLUTION else {}))
         case _:
             from engine.models.convnet import convnet
 
@@ -172,7 +205,7 @@ def create_model(name: str, classes: int, resolution: int) -> "nn.Module":
 def _create_large(name: str, classes: int, resolution: int) -> "nn.Module":
     from engine.models.large import timm_model, torchvision_model
 
-    package, builder = _large_builder(name)
+    package, builder = builder_of(name)
     create = timm_model if package == "timm" else torchvision_model
     return create(builder, classes=classes, resolution=resolution)
 
@@ -189,8 +222,8 @@ def _read_small_name(name: str) -> tuple[str, dict[str, Any]] | None:
 def _check_small(name: str, family: str, options: dict[str, Any], resolution: int) -> None:
     if family == "wide_resnet" and (options["depth"] < 10 or options["depth"] % 6 != 4):
         raise UserError(f"model {name!r}: the depth of a wide residual network is 10, 16, 22, 28, … (6n+4), not {options['depth']}")
-    if family == "vision_transformer" and resolution % small_patch(resolution):
-        raise _untiled(name, small_patch(resolution), resolution)
+    if family in PATCHES and resolution % PATCHES[family](resolution):
+        raise _untiled(name, PATCHES[family](resolution), resolution)
     if family == "convnet":
         depth = options.get("depth", 3)
         if resolution >> depth == 0:
@@ -208,7 +241,7 @@ def _check_large(name: str, resolution: int) -> None:
         if name.startswith("timm/"):
             raise _unknown(name, resolution, [f"timm/{builder}" for builder in _builders("timm")])
         raise _unknown(name, resolution, [*_names_at(resolution), *_builders("torchvision")])
-    _, builder = _large_builder(name)
+    _, builder = builder_of(name)
     patch = re.search(r"(?:^vit_[blh]_|_patch)(\d+)", builder)
     if patch and resolution % int(patch[1]):
         raise _untiled(name, int(patch[1]), resolution)
@@ -236,15 +269,15 @@ def _names_at(resolution: int) -> list[str]:
     return [info.name for info in named if info.resolutions[0] <= resolution <= (info.resolutions[1] or resolution)]
 
 
-def _large_builder(name: str) -> tuple[str, str]:
-    """The package and the builder's name in it: shufflenet-v2-0.5 -> (torchvision, shufflenet_v2_x0_5)."""
+def builder_of(name: str) -> tuple[str, str]:
+    """Return the package and the builder's name in it: shufflenet-v2-0.5 -> (torchvision, shufflenet_v2_x0_5)."""
     if name in TIMM_NAMES or name.startswith("timm/"):
         return "timm", TIMM_NAMES.get(name, name.removeprefix("timm/"))
     return "torchvision", re.sub(r"v2-(\d)", r"v2_x\1", name).replace("-", "_").replace(".", "_")
 
 
 def _is_large_name(name: str) -> bool:
-    package, builder = _large_builder(name)
+    package, builder = builder_of(name)
     return builder in _builders(package)
 
 

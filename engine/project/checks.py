@@ -6,6 +6,7 @@ from typing import Any
 
 from engine.errors import UserError
 from engine.models.registry import check_model, normalisation
+from engine.project.observers import observer_problems
 from engine.project.resolve import Problem, Resolved, nearest
 from engine.project.schema import Project
 
@@ -70,6 +71,12 @@ INEFFECTIVE: list[tuple[tuple[str, ...], Callable[[Project], bool], str]] = [
         "needs one of evaluate.students in it",
     ),
     (("labels.dtype",), lambda p: p.labels.mode != "online", 'needs labels.mode = "stored" or "fixed"'),
+    (("labels.storage",), lambda p: p.labels.mode != "online", 'needs labels.mode = "stored" or "fixed"'),
+    (
+        ("labels.top_k",),
+        lambda p: p.labels.mode != "online" and p.labels.storage == "top-k",
+        'needs labels.storage = "top-k" and labels.mode = "stored" or "fixed"',
+    ),
     (
         ("initialise.flip", "initialise.shuffle_patches"),
         lambda p: p.initialise.source != "files",
@@ -87,6 +94,7 @@ INEFFECTIVE: list[tuple[tuple[str, ...], Callable[[Project], bool], str]] = [
         'needs an evaluate.loss that reads soft labels; "ce" does not',
     ),
     (("squeeze.momentum",), lambda p: p.squeeze.optimizer == "sgd", 'needs squeeze.optimizer = "sgd"'),
+    (("squeeze.padding",), lambda p: p.squeeze.crop_scale is None, "needs no squeeze.crop_scale, which crops in another way"),
     (("save.quality",), lambda p: p.save.format == "jpeg", 'needs save.format = "jpeg"'),
 ]
 
@@ -109,7 +117,8 @@ def combination_problems(resolved: Resolved) -> list[Problem]:
     ]
     if "evaluate.student_learning_rates" in by_user and not problems:
         problems += _rate_problems(project)
-    return problems + _contradictions(project) + _model_problems(project, resolved.resolution) + _published_problems(resolved)
+    problems += _contradictions(project) + _model_problems(project, resolved.resolution) + _published_problems(resolved)
+    return problems + list(observer_problems(project, resolved.resolution, by_user))
 
 
 def has_effect(project: Project, name: str) -> bool:
@@ -250,8 +259,8 @@ def _contradictions(project: Project) -> list[Problem]:
         ),
     ]
     problems = [Problem(name, message) for wrong, name, message in conditions if wrong]
-    for name in ("augment.crop_scale", "labels.crop_scale", "rded.crop_scale"):
-        low, high = value_of(project, name)
+    for name in ("augment.crop_scale", "labels.crop_scale", "rded.crop_scale", "squeeze.crop_scale"):
+        low, high = value_of(project, name) or (1.0, 1.0)
         if not 0 < low <= high:
             problems.append(Problem(name, f"[{low}, {high}] must be two fractions, the smaller one first and above 0"))
     lists = ("students", "seeds", "controls", "search_learning_rates")

@@ -14,11 +14,13 @@ from tomlkit.exceptions import TOMLKitError
 from engine.errors import UserError
 from engine.files import write_text
 from engine.project.checks import combination_problems
+from engine.project.observers import absolute_weights
 from engine.project.resolve import Problem, Resolved, flatten, resolve
 from engine.project.schema import keys
 
 SCHEMA_VERSION = 1
 PATHS = ("dataset.root", "initialise.path")
+WEIGHTS = "observers.weights"  # the path, too, where it is none of the sources by name
 
 
 def read_values(path: Path) -> tuple[dict[str, Any], str]:
@@ -102,10 +104,12 @@ def given_elsewhere(overrides: Iterable[str], swept_by: Mapping[str, str]) -> di
 def with_absolute_paths(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Return flat values with the paths among them made absolute from `folder`: a run resumes from any working folder."""
     paths = {name: values[name] for name in PATHS if isinstance(values.get(name), str) and values[name]}
-    return values | {
+    found = values | {
         name: str((folder / os.path.expanduser(path)).absolute())  # noqa: PTH111 - pathlib's raises for ~nobody
         for name, path in paths.items()
     }
+    weights = values.get(WEIGHTS)
+    return found | {WEIGHTS: absolute_weights(weights, folder)} if isinstance(weights, dict) else found
 
 
 def working_resolution(given: dict[str, Any]) -> int:

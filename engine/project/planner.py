@@ -9,6 +9,8 @@ from engine.errors import UserError
 from engine.files import digest
 from engine.project.checks import has_effect, student_learning_rate, value_of
 from engine.project.evaluations import Evaluation, evaluations, label_regime
+from engine.project.label_storage import check_top_k, row_bytes
+from engine.project.observers import SQUEEZE, weights_of, weights_settings
 from engine.project.plan import STAGES, VERSIONS, Plan, Step
 from engine.project.protocols import HARD, PUBLISHED
 from engine.project.schema import SECTIONS, Project
@@ -28,8 +30,9 @@ VIEWS = (
     "evaluate.randaugment",
     "evaluate.shuffle_patches",
 )
+CROPS = ("squeeze.padding", "squeeze.crop_scale", "squeeze.flip")  # how real images are varied
 LABELS = ("labels.ensemble", "labels.teacher_batchnorm")
-LABEL_BYTES = {"float16": 2, "float32": 4}
+STORAGE = ("labels.dtype", "labels.storage", "labels.top_k")  # how labels are stored
 # What says which students there are or which result is shown; a student's own learning rate takes the place of the usual one.
 NOT_TRAINING = {
     *("students", "seeds", "controls", "full_epochs", "full_batch_size", "select", "student_learning_rates", "search_learning_rates"),
@@ -46,7 +49,10 @@ NEUTRAL = {
     "diversity.normalise": False,
     "labels.crop_mode": "fixed",
     "labels.padding": None,
+    "labels.storage": "full",
+    "labels.top_k": None,
     "evaluate.warmup_epochs": 0,
+    "squeeze.crop_scale": None,
 }
 
 
@@ -105,7 +111,9 @@ class Planner:
         }
 
     def squeeze(self, observer: str) -> str:
-        """Add the training of one observer."""
+        """Add the training of one observer, or the taking over of weights that it has from elsewhere."""
+        if weights_of(self.project, observer) != SQUEEZE:
+            return self.add("squeeze", observer, weights_settings(self.project, observer), {}, images=sum(self.source.test_counts))
         squeeze, images = self.project.squeeze, sum(self.source.train_counts)
         epochs = squeeze.epochs if squeeze.checkpoint == "last" else (squeeze.epochs - 1) // 10 * 10 + 1
         steps = epochs * steps_an_epoch(images, squeeze.batch_size)
@@ -113,9 +121,7 @@ class Planner:
 
     def statistics(self, observer: str) -> str:
         """Add the class tables of one observer."""
-        settings = self.values("statistics", "match.layers", "match.patch_size", "squeeze.padding", "squeeze.flip", "squeeze.seed") | {
-            "observer": observer
-        }
+        settings = self.values("statistics", "match.layers", "match.patch_size", *CROPS, "squeeze.seed") | {"observer": observer}
         return self.add("statistics", observer, settings, {"observer": [self.squeeze(observer)]}, images=sum(self.source.train_counts))
 
     def needs_tables(self) -> bool:
@@ -207,16 +213,16 @@ class Planner:
 
     def relabel(self, name: str, images: str, seed: int, project: Project) -> str:
         """Add the stored logits of a set: of every epoch's views, or once of each image."""
-        count, size = project.condense.ipc * self.classes, LABEL_BYTES[project.labels.dtype]
+        count = project.condense.ipc * self.classes
         inputs = {"images": [images], "observers": self.label_observers(project)}
         if project.labels.mode != "stored":
-            settings = self.values(*LABELS, "labels.dtype", project=project) | {"labels.mode": "fixed"}
+            settings = self.values(*LABELS, *STORAGE, project=project) | {"labels.mode": "fixed"}
             views = count
         else:
-            settings = self.values(*VIEWS, *LABELS, "labels.dtype", project=project) | {"seed": seed}
+            settings = self.values(*VIEWS, *LABELS, *STORAGE, project=project) | {"seed": seed}
             views = count * project.evaluate.epochs
         settings |= {"observers": project.observers.labels}
-        return self.add("relabel", name, settings, inputs, images=views, bytes=views * self.classes * size)
+        return self.add("relabel", name, settings, inputs, images=views, bytes=views * row_bytes(project.labels, self.classes))
 
     def label_observers(self, project: Project) -> list[str]:
         """Return the squeezes of the observers that label."""
@@ -288,8 +294,7 @@ class Planner:
             "evaluate.learning_rate",
             "evaluate.weight_decay",
             "evaluate.momentum",
-            "squeeze.padding",
-            "squeeze.flip",
+            *CROPS,
         )
         settings = self.values(*keys) | {"set": "full", "student": student, "seed": seed}
         settings["evaluate.learning_rate"] = learning_rate(self.project, student)
@@ -346,8 +351,8 @@ def _kept_bytes(project: Project, classes: int, side: int) -> dict[str, int]:
     """Return the bytes of the condensed images and of the labels that are kept with them; those that came along are float32."""
     images = project.condense.ipc * classes
     views = {"epoch-soft": images * project.evaluate.epochs, "fixed-soft": images}.get(label_regime(project), 0)
-    size = LABEL_BYTES["float32" if project.labels.mode == "given" else project.labels.dtype]
-    return {"images": images * 3 * side**2, "labels": views * classes * size}
+    size = 4 * classes if project.labels.mode == "given" else row_bytes(project.labels, classes)
+    return {"images": images * 3 * side**2, "labels": views * size}
 
 
 def steps_an_epoch(images: int, size: int) -> int:
@@ -369,6 +374,7 @@ def make_plan(project: Project, source: "Source", *, device: str, precision: str
     """
     _check_images(project, source)
     _check_ipc(project, source)
+    check_top_k(project.labels, len(source.classes))
     planner = Planner(project, source, device, precision)
     planner.condensed()
     evaluate = project.evaluate

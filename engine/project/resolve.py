@@ -20,6 +20,7 @@ EXTERNAL = "external"  # the method of images that `edc evaluate` brings from el
 Layer = dict[str, Any]  # {"set": {section: {key: value}}, optionally "dataset": [names], "ipc": [low, high], "resolution": [low, high]}
 CONDITIONS = ("dataset", "ipc", "resolution")
 RATES = "evaluate.student_learning_rates"
+WEIGHTS = "observers.weights"
 
 
 @dataclass(frozen=True)
@@ -160,8 +161,15 @@ def layer_values(layers: tuple[Layer, ...], *, dataset: str, ipc: int, resolutio
 
 
 def over(values: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
-    """Return flat values with later ones over them; a learning rate for all students takes the earlier ones of single students away."""
+    """Return flat values with later ones over them.
+
+    A learning rate for all students takes the earlier ones of single students away; the weights of single observers leave others as
+    they were.
+    """
     kept = {name: value for name, value in values.items() if name != RATES or "evaluate.learning_rate" not in later}
+    both = [each[WEIGHTS] for each in (kept, later) if WEIGHTS in each]
+    if len(both) == 2 and all(isinstance(each, dict) for each in both):
+        return kept | later | {WEIGHTS: both[0] | both[1]}
     return kept | later
 
 
@@ -216,6 +224,8 @@ def _merged(errors: list[dict[str, Any]]) -> list[Problem]:
         problem, kind = _problem(details), details["type"]
         if kind == "literal_error" and kinds.setdefault(problem.key, kind) != kind:
             problems[-1].message += " or " + details["ctx"]["expected"].replace("'", '"')
+        elif kind == "list_type" and kinds.get(problem.key) == "literal_error":
+            problems[-1].message += ", or a list in [ ]"
         else:
             kinds[problem.key] = kind
             problems.append(problem)

@@ -16,6 +16,7 @@ NotNegative = Annotated[float, Ge(0)]
 Count = Annotated[int, Ge(1)]
 CountOrNone = Annotated[int, Ge(0)]
 Range = Annotated[list[Fraction], Field(min_length=2, max_length=2)]
+Percent = Annotated[float, Ge(0), Le(100)]
 Names = Annotated[list[str], MinLen(1)]
 
 
@@ -39,6 +40,12 @@ class Dataset(Section):
         None, "Working side of the square images; the dataset's own when absent.", unit="px"
     )
     mirror: bool | None = key(None, "Whether a mirrored image keeps its class; false switches every horizontal flip off.")
+    store: Literal["auto", "memory-map", "stream"] = key(
+        "auto",
+        "Decode all images once into files that are mapped into memory (3 x side x side bytes an image: 193 GB for ImageNet-1k at 224 px), "
+        "or decode each whenever it is needed, which takes no disk; auto streams above 50 GB or where the disk lacks the room. Results do "
+        "not depend on it.",
+    )
 
 
 class Condense(Section):
@@ -67,6 +74,21 @@ class Observers(Section):
     rotation: Literal["round_robin", "random", "all"] = key(
         "round_robin", "Which observers an iteration uses: the next, a random one, or all.", "G-VBSM 3.3"
     )
+    weights: dict[str, str] = key(
+        {},
+        "Where the weights of single observers come from: `squeeze` trains them, `torchvision` and `timm` have published ones, else a file "
+        "(.safetensors, .pt, .pth); `*` stands for all others.",
+        "EDC A.2",
+    )
+    accuracy: dict[str, Percent] = key(
+        {}, "Top-1 accuracy on the test images that observers from files should have; far below it they are refused.", unit="%"
+    )
+    normalisation: dict[
+        str, Literal["dataset", "imagenet", "cifar10", "cifar10-narrow", "cifar100", "tiny-imagenet", "half", "none"] | list[float]
+    ] = key({}, "How observers with weights from elsewhere want their images normalised, by name or as three means and three deviations.")
+    class_order: dict[str, Literal["names", "alphabetical", "numeric", "imagenet"] | list[str]] = key(
+        {}, "What the outputs of observers with weights from elsewhere mean: classes in the dataset's order, in another one, or by name."
+    )
 
 
 class Squeeze(Section):
@@ -80,6 +102,9 @@ class Squeeze(Section):
     batch_size: Count = key(64, "Images of a step.", unit="images")
     schedule: Literal["constant", "cosine", "one_cycle"] = key("constant", "Learning rate over the steps.")
     padding: CountOrNone = key(4, "Zero padding of the random crop.", unit="px")
+    crop_scale: Range | None = key(
+        None, "Area of a random resized crop as a fraction of the image; the padded crop when absent.", "EDC reference release (224 px)"
+    )
     flip: bool = key(True, "Mirror half of the images.")
     seed: CountOrNone = key(0, "Seed of the observers, apart from condense.seed so that runs of several seeds share them.")
     checkpoint: Literal["last", "every10"] = key(
@@ -258,7 +283,14 @@ class Labels(Section):
     padding: CountOrNone = key(4, "Zero padding of the padded crop.", "SRe2L (CIFAR-100)", "px")
     flip: bool = key(True, "Mirror half of the images.")
     mix: Literal["none", "cutmix", "mixup"] = key("cutmix", "How two images of a batch are mixed.", "SRe2L 3.3")
-    dtype: Literal["float16", "float32"] = key("float16", "Precision of stored logits.")
+    dtype: Literal["float16", "float32"] = key("float16", "Precision of stored logits, and of what is stored beside 8-bit ones.")
+    storage: Literal["full", "top-k", "8-bit"] = key(
+        "full",
+        "What is stored of logits: all of them, the largest and one value that the others share, or 8 bits each with an offset and a "
+        "scale a row.",
+        "FKD, 2112.01528; docs/speed.md",
+    )
+    top_k: Count = key(5, "How many of the largest logits top-k keeps.", "FKD, 2112.01528", "logits")
     teacher_batchnorm: Literal["eval", "train"] = key(
         "eval", "Whether observers label with their running or with the batch's statistics.", "defect S1"
     )
@@ -342,7 +374,7 @@ class Compute(Section):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = key(
         "auto", "Precision of the networks; auto follows what the device supports natively."
     )
-    threads: CountOrNone = key(0, "CPU threads; 0 means all cores.")
+    threads: CountOrNone = key(0, "CPU threads; 0 means all cores that it may use.")
     checkpoint_seconds: NotNegative = key(20.0, "Work that a kill may cost: how often a stage writes its checkpoint.", unit="s")
 
 
@@ -378,11 +410,12 @@ SECTIONS: dict[str, type[Section]] = {
 
 
 OWN_SECTIONS = ("dataset", "condense", "compute")  # data, seed and machine are the user's to say: no method has them otherwise
+OWN_KEYS = ("initialise.path", "observers.accuracy", "observers.normalisation", "observers.class_order")  # and so are files
 
 
 def has_method_value(name: str) -> bool:
-    """Say whether a `section.key` is one that methods set (data, seed and machine are not)."""
-    return "." in name and name.partition(".")[0] not in OWN_SECTIONS
+    """Say whether a `section.key` is one that methods set (data, seed, machine and files are not)."""
+    return "." in name and name.partition(".")[0] not in OWN_SECTIONS and name not in OWN_KEYS
 
 
 def keys() -> dict[str, Any]:

@@ -16,7 +16,9 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,24 @@ def read_sweep(path: Path, over: Sequence[str] = ()) -> Sweep:
     ]
     origins = {name: "--over" if name in given else "[sweep]" for point in made for name in point.values}
     return Sweep(path, origins, tuple(made))
+
+
+def chosen_points(sweep: Sweep, patterns: Sequence[str]) -> Sweep:
+    """Return a sweep with the points alone that match one of the patterns: `cifar10-*`, a point's name or its project's.
+
+    Raises UserError for a pattern that none matches.
+    """
+
+    def matches(point: Point, pattern: str) -> bool:
+        names = (point.name, point.path.stem, point.path.stem.removeprefix(f"{sweep.path.stem}-"))
+        return any(fnmatchcase(name, pattern) for name in names)
+
+    for pattern in patterns:
+        if not any(matches(point, pattern) for point in sweep.points):
+            names = [point.name or point.path.stem for point in sweep.points]
+            near = get_close_matches(pattern, names, n=1, cutoff=0.3) or names[:1]
+            raise UserError(f"--only {pattern!r}: no point of {sweep.path} is called so; {near[0]} is one, and * stands for anything")
+    return replace(sweep, points=tuple(point for point in sweep.points if any(matches(point, pattern) for pattern in patterns)))
 
 
 def missing_projects(sweep: Sweep) -> dict[Path, str]:

@@ -1,4 +1,4 @@
-"""Squeeze: train an observer on the real images."""
+"""Squeeze: train an observer on the real images, or take over one that was trained elsewhere."""
 
 import math
 from pathlib import Path
@@ -13,15 +13,18 @@ from engine.compute.seeding import generator, seed_for
 from engine.errors import RunError, Stopped
 from engine.stages import schedules, training
 from engine.stages.inputs import Inputs, RealImages
+from engine.stages.pretrained import take_over
 from engine.stages.report import Report
 
 
 def squeeze(settings: dict[str, Any], inputs: Inputs, folder: Path, report: Report) -> dict[str, Any]:
     """Train the observer on the training split with crops and mirrored images, and measure it on the test split.
 
-    Writes `observer.safetensors`; returns the test accuracy in percent. Raises Stopped after a checkpoint when asked to stop, and
-    RunError when the loss is no longer a number.
+    One whose weights come from elsewhere is checked and measured only. Writes `observer.safetensors`; returns the test accuracy in
+    percent. Raises Stopped after a checkpoint when asked to stop, and RunError when the loss is no longer a number.
     """
+    if "weights" in settings:
+        return take_over(settings, inputs, folder, report)
     name, seed, epochs = settings["observer"], settings["squeeze.seed"], settings["squeeze.epochs"]
     train = RealImages(inputs.store.train, inputs.device)
     model = training.fresh_model(name, inputs, seed, "squeeze", name)
@@ -40,6 +43,7 @@ def squeeze(settings: dict[str, Any], inputs: Inputs, folder: Path, report: Repo
         batch_size=settings["squeeze.batch_size"],
         rates=[settings["squeeze.learning_rate"] * factor for factor in _rates(settings, len(train))],
         padding=settings["squeeze.padding"],
+        crop_scale=settings["squeeze.crop_scale"],
         flip=settings["squeeze.flip"] and settings["mirror"],
         seed=(seed, "squeeze", name),
     )
@@ -78,7 +82,16 @@ class Trainer:
             report.log(f"goes on from step {self.step}")
 
     def run(
-        self, images: RealImages, *, epochs: int, batch_size: int, rates: list[float], padding: int, flip: bool, seed: tuple[str | int, ...]
+        self,
+        images: RealImages,
+        *,
+        epochs: int,
+        batch_size: int,
+        rates: list[float],
+        padding: int,
+        crop_scale: list[float] | None,
+        flip: bool,
+        seed: tuple[str | int, ...],
     ) -> None:
         """Train for `epochs`, one learning rate of `rates` a step; every draw follows from `seed`, the epoch and the batch."""
         dropout = training.has_dropout(self.model)
@@ -87,6 +100,7 @@ class Trainer:
         for epoch in range(epochs):
             batches = training.epoch_batches(len(images), batch_size, *seed, "order", epoch)
             total = total or epochs * len(batches)
+            images.upcoming(batches[max(0, self.step - step) :])
             for indices in batches:
                 step += 1
                 if step <= self.step:
@@ -94,7 +108,9 @@ class Trainer:
                 if dropout:
                     torch.manual_seed(seed_for(*seed, "dropout", step))
                 draws = generator(*seed, "crops", step)
-                batch = training.real_batch(images, indices, self.inputs, padding=padding, flip=flip, draws=draws)
+                batch = training.real_batch(
+                    images, indices, self.inputs, padding=padding, crop_scale=crop_scale, flip=flip, draws=draws
+                )
                 loss = self.train_step(batch, images.labels[indices.to(self.inputs.device)], rates[step - 1])
                 self.step = step
                 if step % 10 == 0 or step == total:

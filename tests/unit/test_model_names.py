@@ -86,8 +86,8 @@ def test_the_small_zoo_ends_where_torchvision_begins():
     check_model("wrn-16-2", 127)
     assert "below 128 px" in refusal("wrn-16-2", 128)
     assert "below 128 px" in refusal("resnet18-w16", 224)
-    assert "128 px and more" in refusal("efficientnet-b0", 127)
-    check_model("efficientnet-b0", 128)
+    assert "128 px and more" in refusal("alexnet", 127)
+    check_model("alexnet", 128)
 
 
 def test_torchvisions_own_spelling_means_a_large_network_and_points_to_the_small_one_below_128_px():

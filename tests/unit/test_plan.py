@@ -10,7 +10,7 @@ from engine.errors import UserError
 from engine.files import digest
 from engine.project.checks import has_effect
 from engine.project.plan import STAGES, VERSIONS
-from engine.project.planner import NEUTRAL, batch_count, make_plan, steps_an_epoch
+from engine.project.planner import NEUTRAL, STORAGE, batch_count, make_plan, steps_an_epoch
 from engine.project.resolve import method_names, resolve, validate
 from engine.project.schema import keys
 
@@ -67,12 +67,14 @@ SOFT = "LlEe"  # what labels touch
 OPTIMISED = "YLE"  # what matching touches
 SQUEEZED = "QSYLlEe"  # what observers touch
 RDED = {"initialise.source": "rded"}
+ELSEWHERE = {"observers.weights": {"*": "timm"}}
 # For every key: another value, what else the project must say for it to have an effect, and the steps that it touches.
 TOUCHES = {
     "dataset.name": ("folder", {}, ""),  # the images' own fingerprint counts, not what they are called or where they lie
     "dataset.root": ("/data", {}, ""),
     "dataset.resolution": (64, {}, ""),  # the located dataset's resolution counts, see below
     "dataset.mirror": (False, {}, "QSIiYLlEeF"),
+    "dataset.store": ("stream", {}, ""),
     "condense.method": ("random", {}, ""),  # its values count, not its name
     "condense.ipc": (5, {}, "IiYLlEe"),
     "condense.seed": (1, {}, "IYLE"),
@@ -81,6 +83,10 @@ TOUCHES = {
     "observers.synthesis": (["resnet18", "wrn-16-2"], {}, "QSYLE"),
     "observers.labels": (["resnet18", "wrn-16-2"], {}, "Q" + SOFT),
     "observers.rotation": ("all", {}, OPTIMISED),
+    "observers.weights": ({"*": "torchvision"}, {}, SQUEEZED),
+    "observers.accuracy": ({"resnet18": 90.0}, ELSEWHERE, SQUEEZED),
+    "observers.normalisation": ({"resnet18": "half"}, ELSEWHERE, SQUEEZED),
+    "observers.class_order": ({"resnet18": "numeric"}, ELSEWHERE, SQUEEZED),
     "squeeze.epochs": (3, {}, SQUEEZED),
     "squeeze.optimizer": ("adamw", {}, SQUEEZED),
     "squeeze.learning_rate": (0.2, {}, SQUEEZED),
@@ -89,6 +95,7 @@ TOUCHES = {
     "squeeze.batch_size": (32, {}, SQUEEZED),
     "squeeze.schedule": ("cosine", {}, SQUEEZED),
     "squeeze.padding": (2, {}, SQUEEZED + "F"),  # the whole dataset is augmented likewise
+    "squeeze.crop_scale": ([0.5, 1.0], {}, SQUEEZED + "F"),
     "squeeze.flip": (False, {}, SQUEEZED + "F"),
     "squeeze.seed": (1, {}, SQUEEZED),
     "squeeze.checkpoint": ("every10", {}, SQUEEZED),
@@ -156,6 +163,8 @@ TOUCHES = {
     "labels.flip": (False, {}, SOFT),
     "labels.mix": ("mixup", {}, SOFT),
     "labels.dtype": ("float32", {}, SOFT),
+    "labels.storage": ("8-bit", {}, SOFT),
+    "labels.top_k": (1, {"labels.storage": "top-k", "labels.top_k": 2}, SOFT),
     "labels.teacher_batchnorm": ("train", {}, SOFT),
     "evaluate.students": (["convnet-d2"], {}, "EeF"),
     "evaluate.seeds": ([0, 2], {}, "ilEeF"),
@@ -293,7 +302,7 @@ class TestWhatEachKeyTouches:
         plan = plan_of()
         views = {name for name in plan.step("relabel/condensed").settings if name.startswith(("evaluate.", "labels."))}
         student = set(plan.step("evaluate/condensed-convnet-w32-seed0").settings)
-        assert views - {"labels.dtype", "labels.ensemble", "labels.teacher_batchnorm"} <= student
+        assert views - {*STORAGE, "labels.ensemble", "labels.teacher_batchnorm"} <= student
         assert not any(name.startswith(("squeeze.", "match.")) for name in student)
 
 
@@ -586,6 +595,23 @@ class TestCost:
         """30 images, 7 epochs, 3 classes, 2 or 4 bytes."""
         assert self.cost("relabel/condensed", {"evaluate.epochs": 7}) == {"images": 210, "bytes": 210 * 3 * 2}
         assert self.cost("relabel/condensed", {"evaluate.epochs": 7, "labels.dtype": "float32"})["bytes"] == 210 * 3 * 4
+
+    @pytest.mark.parametrize(
+        ("stored", "row"),
+        [
+            ({"labels.storage": "8-bit"}, 3 + 2 + 2),
+            ({"labels.storage": "8-bit", "labels.dtype": "float32"}, 3 + 4 + 4),
+            ({"labels.storage": "top-k", "labels.top_k": 2}, 2 * (2 + 1) + 2),
+            ({"labels.storage": "top-k", "labels.top_k": 1, "labels.dtype": "float32"}, 4 + 1 + 4),
+        ],
+    )
+    def test_packed_labels_take_the_bytes_of_their_rows(self, stored, row):
+        assert self.cost("relabel/condensed", {"evaluate.epochs": 7} | stored)["bytes"] == 210 * row
+
+    def test_top_k_must_leave_a_class_out(self):
+        with pytest.raises(UserError, match=r"^labels.top_k: 3 of 3 classes leaves none out; use at most 2, or labels.storage = \"full\"$"):
+            plan_of({"labels.storage": "top-k", "labels.top_k": 3})
+        assert plan_of({"labels.storage": "top-k", "labels.top_k": 3, "labels.mode": "online"}).steps
 
     def test_a_student_takes_the_steps_of_its_epochs(self):
         """30 images in batches of 8 are 4 steps; the whole 120 in batches of 50 are 3."""

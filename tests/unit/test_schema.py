@@ -110,6 +110,7 @@ CHOICES = {
     "labels.ensemble": ["mean", "norm_mean"],
     "labels.mix": ["none", "cutmix", "mixup"],
     "labels.dtype": ["float16", "float32"],
+    "labels.storage": ["full", "top-k", "8-bit"],
     "labels.teacher_batchnorm": ["eval", "train"],
     "evaluate.loss": ["kl", "mse_ce", "dist", "ce"],
     "evaluate.ce_target": ["base", "mixed"],
