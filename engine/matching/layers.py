@@ -1,6 +1,7 @@
 """Which layers of an observer are matched, and how the tensors that enter them are seen."""
 
 import contextlib
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -12,6 +13,7 @@ from engine.errors import UserError
 
 LayerKind = Literal["bn", "conv"]
 MatchedKinds = Literal["bn", "bn+conv"]
+Seen = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -44,25 +46,76 @@ def matched_layers(model: nn.Module, kind: MatchedKinds = "bn+conv") -> list[Mat
     return layers
 
 
+Compute = Callable[[MatchedLayer, Tensor], tuple[Tensor, Tensor]]
+
+
 @contextlib.contextmanager
-def watching(layers: list[MatchedLayer], compute: Callable[[MatchedLayer, Tensor], Tensor]) -> Iterator[dict[str, Tensor]]:
-    """Collect `compute(layer, h)` by layer name for every forward pass inside the block, where `h` is the tensor entering the layer.
+def watching(
+    layers: list[MatchedLayer], compute: Compute, stand_in: Callable[[MatchedLayer], Compute | None] | None = None
+) -> Iterator[Seen]:
+    """Collect what `compute(layer, h)` finds by layer name for every forward pass inside the block; `h` is the tensor entering the layer.
 
-    `compute` runs inside the forward pass with autocast off, so only what it returns is kept, never `h` itself.
-    A layer that runs several times in one forward pass is seen at its last call. Outside the block the model carries no hook.
+    `compute` returns the tensor that enters the layer in place of `h`, equal to it, and what it has found. Where `stand_in(layer)` gives
+    something, that is called instead and computes the layer's output itself. Both run inside the forward pass with autocast off. Layers
+    of one kind that are entered by the very same tensor share what was found for the first. A layer that runs several times in one
+    forward pass is seen at its last call. Outside the block the model is as it was.
     """
-    seen: dict[str, Tensor] = {}
+    watch = _Watch({layer.name: layer.kind for layer in layers})
+    with contextlib.ExitStack() as undo:
+        undo.callback(watch.forget)
+        for layer in layers:
+            replacement = stand_in(layer) if stand_in else None
+            if replacement is None:
+                undo.callback(layer.module.register_forward_pre_hook(watch.hook(layer, compute)).remove)
+            else:
+                layer.module.forward = watch.forward(layer, replacement)
+                undo.callback(delattr, layer.module, "forward")
+        yield watch.seen
 
-    def hook_for(layer: MatchedLayer) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            with torch.autocast(inputs[0].device.type, enabled=False):
-                seen[layer.name] = compute(layer, inputs[0])
+
+class _Watch:
+    """What has been found in the forward passes so far."""
+
+    def __init__(self, kinds: dict[str, LayerKind]) -> None:
+        self.kinds = kinds
+        self.seen: Seen = {}
+        # What entered a layer, its version, and what went on in its place, by the layers for which something was computed.
+        self._entered: dict[str, tuple[weakref.ref, int, Tensor | None]] = {}
+
+    def hook(self, layer: MatchedLayer, compute: Compute) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
+        """A forward pre-hook of the layer's module."""
+
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            h = inputs[0]
+            twin = self._twin(layer, h)
+            if twin is None:
+                entering = self._computed(layer, compute, h)
+            else:
+                entering = h if twin[2] is None else twin[2]
+            return (entering, *inputs[1:])
 
         return hook
 
-    handles = [layer.module.register_forward_pre_hook(hook_for(layer)) for layer in layers]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
+    def forward(self, layer: MatchedLayer, compute: Compute) -> Callable[[Tensor], Tensor]:
+        """What the layer's module runs in place of its own forward pass."""
+        own = layer.module.forward
+        return lambda h: own(h) if self._twin(layer, h) else self._computed(layer, compute, h)
+
+    def forget(self) -> None:
+        """Let go of the tensors that went on."""
+        self._entered.clear()
+
+    def _twin(self, layer: MatchedLayer, h: Tensor) -> tuple[weakref.ref, int, Tensor | None] | None:
+        """The entry of another layer of the kind that the very same tensor has entered; the layer then shares what was found there."""
+        for name, entry in self._entered.items():
+            if entry[0]() is h and entry[1] == h._version and name != layer.name and self.kinds[name] == layer.kind:
+                self.seen[layer.name] = self.seen[name]
+                return entry
+        return None
+
+    def _computed(self, layer: MatchedLayer, compute: Compute, h: Tensor) -> Tensor:
+        with torch.autocast(h.device.type, enabled=False):
+            result, self.seen[layer.name] = compute(layer, h)
+        # Without a graph nothing else holds on to the tensor, so neither does this.
+        self._entered[layer.name] = (weakref.ref(h), h._version, result if result.requires_grad else None)
+        return result

@@ -10,7 +10,7 @@ sum_l w_l R_l, summed over the G statistics batches: each is a problem of its ow
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from engine.errors import RunError
 from engine.matching.layers import MatchedKinds, MatchedLayer, matched_layers, watching
-from engine.matching.moments import Segment, joined_moments, layer_moments, pooled_moments
+from engine.matching.moments import Segment, joined_moments, pooled_moments
 from engine.matching.tables import ClassVariance, StatisticsTable
+from engine.matching.watched import is_frozen_norm, watched, watched_norm, watched_relu
 
 Norm = Literal["l2", "l2_squared"]
 
@@ -139,46 +140,84 @@ class Matcher:
         return target
 
     @contextlib.contextmanager
-    def capture(self, generator: torch.Generator | None = None) -> Iterator[None]:
+    def capture(self, generator: torch.Generator | None = None, images: range | None = None) -> Iterator[None]:
         """Take the moments of the forward pass made inside the block; a later pass replaces an earlier one.
 
-        The CPU `generator` decides which convolutions are left out, and is asked only if `conv_drop` is above 0.
+        The CPU `generator` decides which convolutions are left out, and is asked only if `conv_drop` is above 0. The pass is of those
+        `images` of the batch, all where none are given: some whole statistics batches, or a part of one.
         """
         self._dropped = set()
         if self.settings.conv_drop:
             convolutions = [layer.name for layer in self.layers if layer.kind == "conv"]
             draws = torch.rand(len(convolutions), generator=generator).tolist()
             self._dropped = {name for name, draw in zip(convolutions, draws, strict=True) if draw < self.settings.conv_drop}
-        with watching([layer for layer in self.layers if layer.name not in self._dropped], self._moments_of) as self._seen:
+        self._images = range(self._groups * self._group_size) if images is None else images
+        with watching([layer for layer in self.layers if layer.name not in self._dropped], self._watched, self._stand_in) as self._seen:
             yield
 
-    def _moments_of(self, layer: MatchedLayer, h: Tensor) -> Tensor:
-        """Moments of one layer's input: a row for each group or, where classes are to be told apart, for each image."""
-        if h.shape[0] != self._groups * self._group_size:
-            raise RunError(f"layer {layer.name} sees {h.shape[0]} images, but the batch has {self._groups} x {self._group_size} labels")
-        return layer_moments(h, self.settings.patch if layer.kind == "conv" else None, h.shape[0] if self._pooling else self._groups)
+    def _watched(self, layer: MatchedLayer, h: Tensor) -> tuple[Tensor, Tensor]:
+        """A layer's input and its moments: a row for each group or, where classes are to be told apart, for each image."""
+        self._check_count(layer, h)
+        patch = self.settings.patch if layer.kind == "conv" else None
+        after_norm = watched_relu(h, patch, self._row_count())
+        if after_norm is None:
+            return watched(h, patch, self._row_count())
+        h, moments, norm_moments, norm = after_norm
+        self._seen[norm] = norm_moments
+        return h, moments
 
-    def moments(self) -> Tensor:
-        """Moments (R, 2, M) of the latest captured forward pass, with gradient, zeros where a layer is left out.
+    def _stand_in(self, layer: MatchedLayer) -> Callable[[MatchedLayer, Tensor], tuple[Tensor, Tensor]] | None:
+        return self._watched_norm if is_frozen_norm(layer.module) else None
+
+    def _watched_norm(self, layer: MatchedLayer, h: Tensor) -> tuple[Tensor, Tensor]:
+        self._check_count(layer, h)
+        return watched_norm(layer.module, h, self._row_count(), layer.name)
+
+    def _check_count(self, layer: MatchedLayer, h: Tensor) -> None:
+        if h.shape[0] != len(self._images):
+            raise RunError(f"layer {layer.name} sees {h.shape[0]} images, but the batch has {self._groups} x {self._group_size} labels")
+
+    def _row_count(self) -> int:
+        """How many rows the moments of a captured pass have."""
+        return len(self._images) if self._pooling else max(1, len(self._images) // self._group_size)
+
+    def rows(self) -> Tensor:
+        """Moments (R, 2, M) of the latest captured pass, with gradient: of each of its images with "per_class_sum", else of each
+        statistics batch or its part; zeros where a layer is left out.
 
         Raises RunError if a layer was not reached.
         """
         seen = dict(self._seen)
         if self._dropped:
-            rows = self._groups * self._group_size if self._pooling else self._groups
             widths = {name: sum(segment.size for segment in self.segments if segment.layer == name) for name in self._dropped}
-            seen |= {name: self._global_target.new_zeros(rows, 2, width) for name, width in widths.items()}
-        moments = joined_moments(seen, self.segments)
-        if self._pooling:
-            return torch.cat([pooled_moments(moments, rows, counts) for rows, counts in self._pooling])
-        return moments
+            seen |= {name: self._global_target.new_zeros(self._row_count(), 2, width) for name, width in widths.items()}
+        return joined_moments(seen, self.segments)
 
-    def loss(self) -> MatchingLoss:
-        """The loss of the latest captured forward pass; moves the running moments on by one step and lets go of the pass."""
+    def moments(self, rows: Tensor | None = None, parts: Sequence[range] | None = None) -> Tensor:
+        """Moments (R, 2, M) of the batch, with gradient: of its statistics batches and then, with "per_class_sum", of their classes.
+
+        They are those of the latest captured pass or, where the batch was passed in `parts`, follow from the `rows` of all of them.
+        """
+        rows = self.rows() if rows is None else rows
+        if self._pooling:
+            return torch.cat([pooled_moments(rows, *pooling) for pooling in self._pooling])
+        if parts is None or len(rows) == self._groups:
+            return rows
+        # Parts of statistics batches, each of one, in order.
+        sizes = torch.tensor([len(part) for part in parts])
+        owners = torch.tensor([part.start // self._group_size for part in parts])
+        counts = torch.full((self._groups,), self._group_size)
+        return pooled_moments(rows, *(index.to(rows.device) for index in (owners, counts, sizes)))
+
+    def loss(self, moments: Tensor | None = None) -> MatchingLoss:
+        """The loss of the latest captured forward pass; moves the running moments on by one step and lets go of the pass.
+
+        moments: those of the batch, from `moments()`, where they are known already.
+        """
         active = None
         if self._dropped:
             active = torch.tensor([segment.layer not in self._dropped for segment in self.segments]).to(self._sizes.device)
-        moments = self._averaged(self.moments(), active)
+        moments = self._averaged(self.moments() if moments is None else moments, active)
         self._seen = {}
         distances = segment_distances(moments[self._rows] - self._targets, self._sizes, self.settings.norm)
         weights = self._segment_weights if active is None else self._segment_weights * active

@@ -7,9 +7,10 @@ variance: variance = mean of the variances within images + variance of the image
 
 import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 import safetensors
 import safetensors.torch
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from engine.errors import RunError, UserError
 from engine.files import replacing
 from engine.matching.layers import MatchedKinds, MatchedLayer, matched_layers, watching
-from engine.matching.moments import Segment, joined_moments, layer_moments
+from engine.matching.moments import Segment, joined_moments, run_moments
 
 ClassVariance = Literal["pooled", "within_image"]
 TENSORS = ("mean", "variance", "within", "counts")
@@ -60,12 +61,7 @@ class StatisticsTable:
         The mean is the average of the rows. The variance is with "pooled" that of the mixture, `mean(var + mu^2) - mean(mu)^2`;
         with "within_image" the plain average of the rows, as in the EDC release (methods D3).
         """
-        mean, spread = self.class_moments(labels, variance).unbind(-2)
-        batch_mean = mean.mean(1)
-        batch_variance = spread.mean(1)
-        if variance == "pooled":
-            batch_variance = batch_variance + (mean - batch_mean[:, None]).square().mean(1)
-        return torch.stack([batch_mean, batch_variance], dim=1)
+        return mixture(self.class_moments(labels, variance), variance)
 
     def to(self, device: torch.device | str) -> Self:
         """The same table with its tensors on `device`."""
@@ -91,16 +87,34 @@ class StatisticsTable:
         return cls(segments=segments, patch=description["patch"], **tensors)
 
 
+def mixture(moments: Tensor, variance: ClassVariance) -> Tensor:
+    """Moments (G, 2, M) of batches of images whose classes have the moments (G, n, 2, M); see `StatisticsTable.class_target`."""
+    mean, spread = moments.unbind(-2)
+    batch_mean = mean.mean(1)
+    batch_variance = spread.mean(1)
+    if variance == "pooled":
+        batch_variance = batch_variance + (mean - batch_mean[:, None]).square().mean(1)
+    return torch.stack([batch_mean, batch_variance], dim=1)
+
+
+class Rows(Protocol):
+    """What takes the finished rows of a table."""
+
+    def append(self, rows: Tensor) -> None:
+        """Take mean, variance and within-image variance, float32 (3, n, M), of the next n classes."""
+
+
 class TableAccumulator:
     """Collects a StatisticsTable while the caller runs an observer over the training images, in eval mode and without gradients.
 
-        with TableAccumulator(model, classes=10) as accumulator:
-            for images, labels in batches:
+        accumulator = TableAccumulator(model, classes=10)
+        for images, labels in batches:
+            with accumulator.batch(labels):
                 model(images)
-                accumulator.add(labels)
         table = accumulator.finish()
 
-    Sums are kept in float64 on `device`, (K, M) each; nothing is read back from the device before `finish`.
+    Sums are kept in float64 on `device`, (K, M) each; nothing is read back from the device before `finish`. With `rows` the images must
+    come class after class: sums are then kept for the classes of the latest batch only, and finished classes handed over (`flush`).
     """
 
     def __init__(
@@ -111,78 +125,113 @@ class TableAccumulator:
         kind: MatchedKinds = "bn+conv",
         patch: int | None = 4,
         device: torch.device | str = "cpu",
+        rows: Rows | None = None,
     ) -> None:
         self.layers = matched_layers(model, kind)
         self.patch = patch if kind == "bn+conv" else None
         self.counts = torch.zeros(classes, dtype=torch.int64, device=device)
         self.segments: tuple[Segment, ...] = ()
-        self._seen: dict[str, Tensor] = {}
-        self._channels: dict[str, int] = {}
+        self._runs: list[int] = []
         self._sums: Tensor | None = None
-        self._hooks = contextlib.ExitStack()
+        self._rows, self._first = rows, 0  # the class of the first row of the sums
 
-    def __enter__(self) -> Self:
-        self._seen = self._hooks.enter_context(watching(self.layers, self._image_moments))
-        return self
+    @contextlib.contextmanager
+    def batch(self, labels: Tensor) -> Iterator[None]:
+        """Count the images of the forward pass made inside the block, whose `labels` (B,) are on the CPU, towards their classes.
 
-    def __exit__(self, *exception: object) -> None:
-        self._hooks.close()
-
-    def _image_moments(self, layer: MatchedLayer, h: Tensor) -> Tensor:
-        self._channels[layer.name] = h.shape[1]
-        return layer_moments(h.detach(), self.patch if layer.kind == "conv" else None, groups=h.shape[0])
-
-    def add(self, labels: Tensor) -> None:
-        """Count the images of the latest forward pass, whose labels (B,) are given, towards their classes.
-
-        Raises RunError if there was no forward pass since the last call, or it did not reach a layer or had another resolution.
+        It is fastest where the images of a class follow each other. Raises RunError if there was no forward pass, if it did not reach a
+        layer or had another resolution, or if an image comes after its class has been handed over.
         """
+        classes, runs = labels.unique_consecutive(return_counts=True)
+        self._runs = runs.tolist()
+        with watching(self.layers, self._run_moments) as seen:
+            yield
         if not self.segments:
-            self.segments = self._segments()
-        mean, within = joined_moments(self._seen, self.segments).double().to(self.counts.device).unbind(1)
-        self._seen.clear()
-        labels = labels.to(self.counts.device)
+            self.segments = self._segments(seen)
+        found = joined_moments(seen, self.segments).double().to(self.counts.device)
+        if len(found) == len(labels):  # runs so short that each image was taken alone
+            classes, runs = labels, torch.ones_like(labels)
+        self._add(classes, runs, found)
+
+    def _run_moments(self, layer: MatchedLayer, h: Tensor) -> tuple[Tensor, Tensor]:
+        return h, run_moments(h, self.patch if layer.kind == "conv" else None, self._runs)
+
+    def _add(self, classes: Tensor, runs: Tensor, found: Tensor) -> None:
+        """Add what was `found` (R, 3, M) of runs of images to the sums of their `classes` (R,); runs: (R,) images of each."""
+        if self._rows is not None:
+            self._make_room(int(classes.min()), int(classes.max()), found[:, 0])
+        elif self._sums is None:
+            self._sums = found.new_zeros(3, len(self.counts), found.shape[2])
+        classes, runs = classes.to(self.counts.device), runs.to(self.counts.device)
+        mean, within, between = found.unbind(1)
+        for total, values in zip(self._sums, (mean, mean.square() + between, within), strict=True):
+            total.index_add_(0, classes - self._first, values * runs[:, None])
+        self.counts.index_add_(0, classes, runs)
+
+    def _make_room(self, lowest: int, highest: int, like: Tensor) -> None:
+        """Hand over the classes below `lowest` and make the sums reach from there to `highest`."""
+        if lowest < self._first:
+            raise RunError(f"an image of class {lowest} came after class {self._first}: statistics are collected class after class")
+        if self._sums is not None and lowest == self._first and highest < lowest + self._sums.shape[1]:
+            return
         if self._sums is None:
-            self._sums = mean.new_zeros(3, len(self.counts), mean.shape[1])
-        for total, values in zip(self._sums, (mean, mean.square(), within), strict=True):
-            total.index_add_(0, labels, values)
-        self.counts.index_add_(0, labels, torch.ones_like(labels))
+            self._sums = like.new_zeros(3, 0, like.shape[1])
+        self._hand_over(lowest)
+        missing = like.new_zeros(3, max(0, highest + 1 - lowest - self._sums.shape[1]), like.shape[1])
+        self._sums = torch.cat([self._sums, missing], dim=1)
+
+    def _hand_over(self, end: int) -> None:
+        """Hand over the rows of the classes before `end` and forget their sums."""
+        count = min(end - self._first, self._sums.shape[1])
+        if count:
+            self._rows.append(self._moments(self._sums[:, :count], self._first))
+        if end > self._first + count:
+            raise RunError(f"no image of class {self._first + count} was seen while collecting statistics: each class needs at least one")
+        self._first, self._sums = end, self._sums[:, count:]
+
+    def _moments(self, sums: Tensor, first: int) -> Tensor:
+        """Turn sums (3, n, M) of the classes from `first` on into rows (3, n, M); raises RunError if a class had no image."""
+        counts = self.counts[first : first + sums.shape[1]]
+        missing = (counts == 0).nonzero().flatten().tolist()
+        if missing:
+            raise RunError(f"no image of class {first + missing[0]} was seen while collecting statistics: each class needs at least one")
+        mean, square, within = sums / counts[:, None]
+        # In float64 the difference is exact to about 1e-16 mean^2, below the float32 rounding of the images' means themselves.
+        variance = within + (square - mean.square()).clamp_min(0)
+        return torch.stack([mean.float(), variance.float(), within.float()])
 
     def finish(self) -> StatisticsTable:
         """Turn the sums into a table; raises RunError if a class had no image."""
-        missing = (self.counts == 0).nonzero().flatten().tolist()
-        if self._sums is None or missing:
-            raise RunError(f"no image of class {missing[0]} was seen while collecting statistics: each class needs at least one")
-        mean, square, within = self._sums / self.counts[:, None]
-        # In float64 the difference is exact to about 1e-16 mean^2, below the float32 rounding of the images' means themselves.
-        variance = within + (square - mean.square()).clamp_min(0)
-        return StatisticsTable(
-            segments=self.segments,
-            patch=self.patch,
-            mean=mean.float(),
-            variance=variance.float(),
-            within=within.float(),
-            counts=self.counts.clone(),
-        )
+        if self._sums is None:
+            raise RunError("no image of class 0 was seen while collecting statistics: each class needs at least one")
+        mean, variance, within = self._moments(self._sums, 0)
+        return StatisticsTable(self.segments, self.patch, mean, variance, within, self.counts.clone())
 
-    def state(self) -> tuple[dict[str, Tensor], list[dict[str, object]]]:
-        """Return what has been collected, for `restore`: tensors, and the segments as JSON values; after the first `add` only."""
-        return {"sums": self._sums, "counts": self.counts}, [asdict(segment) for segment in self.segments]
+    def flush(self) -> None:
+        """Hand over the classes that are still collected; raises RunError if a class had no image."""
+        if self._sums is None:
+            raise RunError("no image of class 0 was seen while collecting statistics: each class needs at least one")
+        self._hand_over(len(self.counts))
 
-    def restore(self, tensors: dict[str, Tensor], segments: list[dict[str, object]]) -> None:
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return what has been collected, for `restore`: tensors and JSON values; after the first batch only."""
+        values = {"segments": [asdict(segment) for segment in self.segments], "first": self._first}
+        return {"sums": self._sums, "counts": self.counts}, values
+
+    def restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
         """Go on from what `state` returned of an accumulator over the same model and classes."""
-        self.segments = tuple(Segment(**segment) for segment in segments)
+        self.segments, self._first = tuple(Segment(**segment) for segment in values["segments"]), values["first"]
         self._sums, self.counts = tensors["sums"].to(self.counts.device), tensors["counts"].to(self.counts.device)
 
-    def _segments(self) -> tuple[Segment, ...]:
+    def _segments(self, seen: dict[str, Tensor]) -> tuple[Segment, ...]:
         """Describe the columns of the first forward pass's moments."""
         segments = []
         for layer in self.layers:
-            if layer.name not in self._seen:
+            if layer.name not in seen:
                 raise RunError(f"layer {layer.name} of the observer was not reached by its forward pass, so it has no statistics")
-            channels = self._channels[layer.name]
+            channels = layer.module.in_channels if layer.kind == "conv" else layer.module.num_features
             segments.append(Segment(layer.name, layer.kind, "channel", channels))
-            tiles = self._seen[layer.name].shape[2] - channels
+            tiles = seen[layer.name].shape[2] - channels
             if tiles:
                 segments.append(Segment(layer.name, layer.kind, "tile", tiles))
         return tuple(segments)

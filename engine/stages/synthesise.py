@@ -16,12 +16,14 @@ from engine.data.condensed import read_condensed
 from engine.errors import RunError, Stopped
 from engine.matching import diversity, flatness, priors
 from engine.matching.loss import Matcher, MatchSettings
-from engine.matching.tables import StatisticsTable, TableAccumulator
+from engine.matching.table_files import open_table
+from engine.matching.tables import TableAccumulator
 from engine.stages import schedules
 from engine.stages.batch_views import BatchViews
 from engine.stages.inputs import Inputs
 from engine.stages.report import Report
 from engine.stages.saving import PREVIEW, save_images, save_preview
+from engine.stages.statistics import collect
 from engine.stages.training import laid_out_as
 
 # Losses of float16 passes are scaled up before the backward pass, or small pixel gradients would vanish.
@@ -40,7 +42,7 @@ def synthesise(settings: dict[str, Any], inputs: Inputs, folder: Path, report: R
     images = inputs.normalise(start.images.to(inputs.device))
     observers = inputs.observers()
     tables = (
-        [StatisticsTable.load(folder / "table.safetensors").to(inputs.device) for folder in inputs.folders["tables"]]
+        [open_table(folder).to(inputs.device) for folder in inputs.folders["tables"]]
         if "tables" in inputs.folders
         else [None] * len(observers)
     )
@@ -368,9 +370,13 @@ class _Synthesis:
             classes=len(present),
             device=self.inputs.device,
         )
-        with torch.no_grad(), accumulator, autocast(self.inputs.device, self.inputs.precision):
-            self.observers[index](images)
-        accumulator.add(torch.cat([torch.full((len(some),), place) for place, some in enumerate(rows)]))
+        collect(
+            self.observers[index],
+            accumulator,
+            images,
+            torch.cat([torch.full((len(some),), place) for place, some in enumerate(rows)]),
+            self.inputs,
+        )
         if settings["match.class_form"] == "per_class_sum":
             local = torch.cat([group.unique() for group in local])[:, None]
         return accumulator.finish().class_target(local, settings["match.class_variance"])

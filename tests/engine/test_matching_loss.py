@@ -23,9 +23,8 @@ def observer():
 @pytest.fixture(scope="module")
 def table(observer):
     accumulator = TableAccumulator(observer, classes=3)
-    with torch.no_grad(), accumulator:
+    with torch.no_grad(), accumulator.batch(torch.arange(9) % 3):
         observer(random_images(9, seed=1))
-        accumulator.add(torch.arange(9) % 3)
     return accumulator.finish()
 
 
@@ -293,9 +292,9 @@ class TestDroppedConvolutions:
     def test_an_observer_of_convolutions_alone_may_lose_them_all(self):
         observer = nn.Conv2d(3, 4, 3).requires_grad_(False)
         pixels = random_images(6, dtype=torch.float32).requires_grad_()
-        with torch.no_grad(), TableAccumulator(observer, classes=3) as accumulator:
+        accumulator = TableAccumulator(observer, classes=3)
+        with torch.no_grad(), accumulator.batch(LABELS.flatten()):
             observer(pixels)
-            accumulator.add(LABELS.flatten())
         loss = matched(started(observer, replace(PLAIN, conv_drop=1.0), accumulator.finish()), observer, pixels, torch.Generator())
         assert float(loss.total) == 0
 

@@ -5,7 +5,8 @@ import torch
 from matching_definitions import plain_moments
 from torch import Tensor
 
-from engine.matching.moments import channel_moments, layer_moments, pooled_moments, tile_moments
+from engine.matching.moments import pooled_moments
+from engine.matching.watched import layer_moments
 
 CASES = [
     pytest.param((6, 5, 8, 8), 4, 1, id="four tiles"),
@@ -73,19 +74,13 @@ def test_a_large_mean_does_not_drown_the_variance(patch, groups, memory_format):
 
 def test_a_hand_computed_image():
     h = torch.tensor([[1.0, 1.0, 4.0, 4.0], [1.0, 1.0, 4.0, 8.0]]).view(1, 1, 2, 4)
-    mean, variance = channel_moments(h)
-    assert mean.tolist() == [[3.0]]
-    assert variance.tolist() == [[5.5]]
-    mean, variance = tile_moments(h, patch=2)
-    assert mean.tolist() == [[1.0, 5.0]]
-    assert variance.tolist() == [[0.0, 3.0]]
+    assert layer_moments(h, None).tolist() == [[[3.0], [5.5]]]
+    assert layer_moments(h, 2).tolist() == [[[3.0, 1.0, 5.0], [5.5, 0.0, 3.0]]]
 
 
 def test_the_variance_of_a_one_pixel_tile_is_that_between_channels():
     h = torch.tensor([1.0, 3.0]).view(1, 2, 1, 1)
-    mean, variance = tile_moments(h, patch=4)
-    assert mean.tolist() == [[2.0]]
-    assert variance.tolist() == [[1.0]]
+    assert layer_moments(h, 4)[..., 2:].tolist() == [[[2.0], [1.0]]]
 
 
 def test_groups_do_not_see_each_other():
@@ -105,7 +100,7 @@ def test_blocks_larger_and_smaller_than_a_group_give_the_same_sweep(monkeypatch)
     h = example((12, 3, 8, 8), dtype=torch.bfloat16).to(memory_format=torch.channels_last).requires_grad_()
     gradients = []
     for values in (3 * 64, 3 * 64 * 5, 3 * 64 * 100):
-        monkeypatch.setattr("engine.matching.moments.CACHED_VALUES", values)
+        monkeypatch.setattr("engine.matching.reductions.CACHED_VALUES", values)
         moments = layer_moments(h, 4, groups=3)
         gradients.append(torch.autograd.grad(moments.sin().sum(), h)[0])
     assert torch.equal(gradients[0], gradients[1])

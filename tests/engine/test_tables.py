@@ -12,10 +12,10 @@ LABELS = torch.tensor([0, 2, 1, 0, 1, 2, 2, 0, 2])
 
 def collect(observer, images, labels, *, batch=4, classes=3, **options):
     accumulator = TableAccumulator(observer, classes=classes, **options)
-    with torch.no_grad(), accumulator:
+    with torch.no_grad():
         for some_images, some_labels in zip(images.split(batch), labels.split(batch), strict=True):
-            observer(some_images)
-            accumulator.add(some_labels)
+            with accumulator.batch(some_labels):
+                observer(some_images)
     return accumulator.finish()
 
 
@@ -140,17 +140,20 @@ class TestErrors:
             collect(observer, images, torch.where(LABELS == 1, 0, LABELS))
 
     def test_labels_without_a_forward_pass_are_refused(self, observer):
-        with TableAccumulator(observer, classes=3) as accumulator, pytest.raises(RunError, match="layer stem .* not reached"):
-            accumulator.add(torch.tensor([0]))
+        with (
+            pytest.raises(RunError, match="layer stem .* not reached"),
+            TableAccumulator(observer, classes=3).batch(torch.tensor([0])),
+        ):
+            pass
 
     def test_an_observer_without_batchnorm_is_refused_where_only_those_are_matched(self):
         with pytest.raises(UserError, match="has no BatchNorm2d layer"):
             TableAccumulator(torch.nn.Conv2d(3, 4, 3), classes=3, kind="bn")
 
     def test_images_of_another_resolution_are_refused(self, observer, images):
-        with torch.no_grad(), TableAccumulator(observer, classes=3) as accumulator:
-            observer(images)
-            accumulator.add(LABELS)
-            observer(torch.nn.functional.interpolate(images, scale_factor=2))
-            with pytest.raises(RunError, match="must be of one resolution"):
-                accumulator.add(LABELS)
+        accumulator = TableAccumulator(observer, classes=3)
+        with torch.no_grad():
+            with accumulator.batch(LABELS):
+                observer(images)
+            with pytest.raises(RunError, match="must be of one resolution"), accumulator.batch(LABELS):
+                observer(torch.nn.functional.interpolate(images, scale_factor=2))

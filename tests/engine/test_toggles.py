@@ -61,6 +61,7 @@ TOGGLES = {
         ("squeeze.schedule", "cosine", {}),
         ("squeeze.schedule", "one_cycle", {}),
         ("squeeze.padding", 4, {}),
+        ("squeeze.crop_scale", [0.3, 0.8], {}),
         ("squeeze.flip", False, {}),
         ("squeeze.seed", 1, {}),
         ("squeeze.checkpoint", "every10", {}),
@@ -120,6 +121,9 @@ TOGGLES = {
         ("labels.mix", "none", STORED),
         ("labels.mix", "mixup", STORED),
         ("labels.dtype", "float32", STORED),
+        ("labels.storage", "top-k", STORED | {"labels.top_k": 2}),
+        ("labels.storage", "8-bit", STORED),
+        ("labels.top_k", 1, STORED | {"labels.storage": "top-k", "labels.top_k": 2}),
         ("labels.teacher_batchnorm", "train", STORED),
         ("evaluate.epochs", 7, STORED),
         ("evaluate.batch_size", 8, STORED),
@@ -165,6 +169,7 @@ BY_THEMSELVES = {
 }
 # No choice of a method: what is measured and how often, and what must not change a result.
 NO_TOGGLES = {
+    "observers.weights",  # test_pretrained and test_published_weights: whole networks from elsewhere
     "match.w_global",  # always the rest of w_class, which test_checks sees to
     "statistics.batch_size",  # test_tables: how images are batched does not matter
     "evaluate.students",
