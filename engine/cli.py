@@ -135,6 +135,9 @@ def sweep(
         list[str] | None,
         typer.Option("--over", metavar="SECTION.KEY=A,B,…", help="Values of a key, lists in brackets; again for a grid of several keys."),
     ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="PATTERN", help='Take only points of this name, "cifar10-*"; again for more.')
+    ] = None,
     set_: SetOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the grid and what its points share; write and run nothing.")] = False,
     detach: DetachOption = False,
@@ -153,13 +156,14 @@ def sweep(
       edc sweep quickstart --over evaluate.zeta=1,1.5,2,2.5,3
       edc sweep quickstart --over condense.ipc=1,5 --over "observers.labels=[resnet18-w16],[wrn-16-1]" --dry-run
       edc sweep projects/table3-smoothing.toml --detach
+      edc sweep projects/table1.toml --only "cifar10-ipc10-*"
     """
     from engine.commands.request import project_path
     from engine.commands.sweep import sweep_command
 
     path = project_path(_folder(context, projects), project)
     form = "json" if as_json else form
-    raise typer.Exit(sweep_command(path, over or [], set_ or [], dry_run=dry_run, detach=detach, now=now, form=form))
+    raise typer.Exit(sweep_command(path, over or [], set_ or [], only=only or [], dry_run=dry_run, detach=detach, now=now, form=form))
 
 
 @app.command()
@@ -475,6 +479,50 @@ def clean(
     from engine.commands.cache import clean_command
 
     clean_command(_folder(context, projects, must_exist=True), yes=yes, dry_run=dry_run, as_json=as_json)
+
+
+@app.command()
+def bench(
+    only: Annotated[str, typer.Option(metavar="A,B", help="What to measure; everything if not given.")] = "",
+    models: Annotated[str, typer.Option(metavar="A,B", help="Networks in place of the usual ones.")] = "",
+    precisions: Annotated[str, typer.Option(metavar="A,B", help="Of float32, bfloat16 and, on a GPU, float16.")] = "",
+    device: Annotated[str, typer.Option(metavar="D", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    threads: Annotated[int, typer.Option(metavar="N", min=0, help="CPU threads; 0 means all cores.")] = 0,
+    repeats: Annotated[int, typer.Option(metavar="N", min=1, help="Rounds whose median is taken.")] = 5,
+    quick: Annotated[bool, typer.Option("--quick", help="A small network, to see that everything works.")] = False,
+    as_json: JsonOption = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
+    write: Annotated[Path | None, typer.Option(metavar="FILE", help="Put the table between its two marks in a Markdown file.")] = None,
+) -> None:
+    """Measure the stages on this machine against the bare network.
+
+    Shows for each stage how many times the bare forward pass, forward and backward pass, or training step it takes, beside what it may
+    take; the memory of synthesis; whether auto precision is the fastest; and how soon a run trains whose other stages are all there.
+    Parts for --only: synthesise, statistics, relabel, evaluate, memory, precision, warm-start. No dataset is needed. The exit status is 1
+    where a limit is not met. It takes some ten minutes on one CPU core.
+
+    \b
+    Examples:
+      edc bench
+      edc bench --only evaluate --models resnet18 --repeats 9
+      edc bench --json > speed.json
+    """
+    from engine.commands.bench import bench_command
+
+    words = [[word.strip() for word in text.split(",") if word.strip()] for text in (only, models, precisions)]
+    status = bench_command(
+        only=words[0],
+        models=words[1],
+        precisions=words[2],
+        device=device,
+        threads=threads,
+        repeats=repeats,
+        quick=quick,
+        as_json=as_json,
+        as_markdown=as_markdown,
+        write=write,
+    )
+    raise typer.Exit(status)
 
 
 def _folder(context: typer.Context, option: Path | None, *, must_exist: bool = False) -> Path:

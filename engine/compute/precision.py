@@ -10,6 +10,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from engine.compute.memory import give_freed_memory_back, keep_freed_memory
+from engine.data.decode import processor_count
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 # How many images pass a network at once where nothing is learnt. On a CPU the maps of a batch should stay in its caches, and large ones
@@ -37,7 +40,8 @@ def place(model: nn.Module, device: str) -> nn.Module:
 
 def prepare_torch(device: str, threads: int = 0) -> None:
     """Fix the thread count and ask for deterministic kernels, so that the same seed gives the same bytes."""
-    torch.set_num_threads(threads or os.cpu_count() or 1)
+    keep_freed_memory()
+    torch.set_num_threads(threads or processor_count())  # more than this process may use would wait for each other
     if device != "cpu":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False
@@ -55,6 +59,7 @@ def reset_peak_memory(device: str) -> None:
     if device != "cpu":
         torch.cuda.reset_peak_memory_stats(device)
         return
+    give_freed_memory_back()  # what an earlier stage has freed is none of this one's
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

@@ -18,12 +18,12 @@ def capped_momentum(momentum: float, updates: int) -> float:
 @torch.no_grad()
 def update_average(average: nn.Module, model: nn.Module, momentum: float) -> None:
     """Move the averaged weights by `1 - momentum` towards the model's; buffers are averaged likewise, counters copied."""
-    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - momentum)
-    for kept, fresh in zip(average.buffers(), model.buffers(), strict=True):
-        if kept.is_floating_point():
-            kept.lerp_(fresh, 1 - momentum)
-        else:
-            kept.copy_(fresh)
+    pairs = [*zip(average.parameters(), model.parameters(), strict=True), *zip(average.buffers(), model.buffers(), strict=True)]
+    moved = [pair for pair in pairs if pair[0].is_floating_point()]
+    copied = [pair for pair in pairs if not pair[0].is_floating_point()]
+    torch._foreach_lerp_([kept for kept, _ in moved], [fresh for _, fresh in moved], 1 - momentum)
+    if copied:
+        torch._foreach_copy_([kept for kept, _ in copied], [fresh for _, fresh in copied])
 
 
 @torch.no_grad()

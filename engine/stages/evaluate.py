@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from engine.compute.checkpoint import load_checkpoint, save_checkpoint
 from engine.compute.precision import autocast
 from engine.compute.seeding import seed_for
+from engine.compute.transfer import sent_all
 from engine.data.condensed import read_condensed
-from engine.data.views import Views, ViewSettings, augmented, batch_spans, chunk_limit, chunks, draw_epoch
+from engine.data.views import Chunk, Views, ViewSettings, augmented, batch_spans, chunk_limit, chunks, draw_epoch
 from engine.errors import RunError, Stopped
 from engine.stages import averaging, schedules, training
 from engine.stages.inputs import HeldImages, Inputs, RealImages
+from engine.stages.labelling import labelled_ahead
 from engine.stages.losses import student_loss
 from engine.stages.report import Report
 from engine.stages.search import found_learning_rate, held_out_rows
@@ -38,7 +40,7 @@ def evaluate(settings: dict[str, Any], inputs: Inputs, folder: Path, report: Rep
     """
     whole = settings["set"] == WHOLE and "observers" not in inputs.folders
     with training.naming_batches_of_one(folder.name, "evaluate.full_batch_size" if settings["set"] == WHOLE else "evaluate.batch_size"):
-        return _evaluate_full(settings, inputs, folder, report) if whole else _Student(settings, inputs, folder, report).train()
+        return _evaluate_full(settings, inputs, folder, report) if whole else Student(settings, inputs, folder, report).train()
 
 
 def _evaluate_full(settings: dict[str, Any], inputs: Inputs, folder: Path, report: Report) -> dict[str, Any]:
@@ -52,7 +54,14 @@ def _evaluate_full(settings: dict[str, Any], inputs: Inputs, folder: Path, repor
     trainer = Trainer(model, optimizer, inputs, folder, report)
     flip = settings["squeeze.flip"] and settings["mirror"]
     trainer.run(
-        train, epochs=epochs, batch_size=size, rates=rates, padding=settings["squeeze.padding"], flip=flip, seed=(seed, "full", name)
+        train,
+        epochs=epochs,
+        batch_size=size,
+        rates=rates,
+        padding=settings["squeeze.padding"],
+        crop_scale=settings["squeeze.crop_scale"],
+        flip=flip,
+        seed=(seed, "full", name),
     )
     final = training.measure(model, RealImages(inputs.store.test, inputs.device), inputs)
     return {"final": final, "best_on_test": final, "images": len(train), "updates": epochs * steps}
@@ -69,7 +78,7 @@ def _optimizer(settings: dict[str, Any], model: nn.Module, learning_rate: float)
     )
 
 
-class _Student:
+class Student:
     """One student's training on augmented views of a set, which can be interrupted after any of its steps."""
 
     def __init__(self, settings: dict[str, Any], inputs: Inputs, folder: Path, report: Report) -> None:
@@ -120,34 +129,39 @@ class _Student:
         self.model.train()
         limit = chunk_limit(self.side)
         for chunk in chunks(len(self.images), self.side, self.epochs, self.views, limit=limit, first=self.next_chunk):
-            rendered = self._rendered(chunk.views)
-            teacher = self.soft.of_chunk(rendered, chunk)
-            own = self.images.labels[chunk.views.index.to(self.inputs.device)]
-            partner = own[chunk.views.partner.to(self.inputs.device)]
-            share = chunk.views.share.to(self.inputs.device)
-            for number, (epoch, first, last) in enumerate(chunk.batches):
-                if number < self.next_batch:
-                    continue
-                part = slice(first, last)
-                if dropout:
-                    torch.manual_seed(seed_for(self.settings["seed"], "dropout", chunk.number, number))
-                loss = self._update(
-                    epoch, rendered[part], None if teacher is None else teacher[part], own[part], partner[part], share[part]
-                )
-                self.epoch_losses.append(loss)
-                if len(self.epoch_losses) == self.batches and not self._epoch_done(epoch):
+            for number, part in chunk.parts(labelled_ahead(self.inputs.device, self.side)):
+                if number + len(part.batches) > self.next_batch and not self._train_on(part, number, dropout=dropout):
                     return self._diverged()
-                self.next_batch = number + 1
-                if self.report.checkpoint_due():
-                    self._checkpoint(epoch)
             self.next_chunk, self.next_batch = chunk.number + 1, 0
         return self._finish()
+
+    def _train_on(self, chunk: Chunk, first_number: int, *, dropout: bool) -> bool:
+        """Take the steps of a part of a chunk, whose first batch has the number `first_number`; False where a search is of no use."""
+        rendered = self._rendered(chunk.views)
+        teacher = self.soft.of_chunk(rendered, chunk)
+        index, partner, share = sent_all((chunk.views.index, chunk.views.partner, chunk.views.share), self.inputs.device)
+        own = self.images.labels[index]
+        partner = own[partner]
+        for number, (epoch, first, last) in enumerate(chunk.batches, first_number):
+            if number < self.next_batch:
+                continue
+            part = slice(first, last)
+            if dropout:
+                torch.manual_seed(seed_for(self.settings["seed"], "dropout", chunk.number, number))
+            loss = self.update(epoch, rendered[part], None if teacher is None else teacher[part], own[part], partner[part], share[part])
+            self.epoch_losses.append(loss)
+            if len(self.epoch_losses) == self.batches and not self._epoch_done(epoch):
+                return False
+            self.next_batch = number + 1
+            if self.report.checkpoint_due():
+                self._checkpoint(epoch)
+        return True
 
     def _rendered(self, views: Views) -> Tensor:
         """Return views of the images (M, 3, H, W) in normalised units."""
         return augmented(self.images.take(views.index), views, self.views, self.inputs.mean, self.inputs.std)
 
-    def _update(self, epoch: int, views: Tensor, teacher: Tensor | None, own: Tensor, partner: Tensor, share: Tensor) -> Tensor:
+    def update(self, epoch: int, views: Tensor, teacher: Tensor | None, own: Tensor, partner: Tensor, share: Tensor) -> Tensor:
         """Take one optimiser step on a batch of views and return its loss, still on the device."""
         training.set_learning_rate(self.optimizer, self.rate * self.factors[epoch] * self.alrs["factor"])
         with autocast(self.inputs.device, self.inputs.precision):

@@ -1,5 +1,6 @@
 """What a stage tells while it works: progress, metrics, log lines; and what it is told: to stop, to write a checkpoint."""
 
+import math
 import time
 from collections.abc import Callable
 
@@ -31,7 +32,8 @@ class Report:
         self._on_checkpoint = on_checkpoint
         self.stop_wanted = stop_wanted
         self._checkpoint_seconds = checkpoint_seconds
-        self._last_checkpoint = self._last_flush = time.monotonic()
+        self._last_checkpoint = time.monotonic()
+        self._last_flush = -math.inf  # the first values are told at once
         self._waiting: list[tuple[int, dict[str, Tensor]]] = []
 
     def log(self, text: str, level: str = "info") -> None:

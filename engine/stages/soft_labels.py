@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.compute.transfer import sent, sent_all
+from engine.data.label_rows import unpacked
 from engine.data.views import Chunk
 from engine.errors import RunError
 from engine.files import read_json
@@ -31,7 +33,7 @@ class SoftLabels:
             if mode == "fixed":
                 if len(logits) != images:
                     raise RunError(f"{inputs.folder('labels')}: {len(logits)} labels for {images} images")
-                self.fixed = torch.from_numpy(logits.astype(np.float32)).to(inputs.device)
+                self.fixed = torch.from_numpy(unpacked(logits, inputs.classes)).to(inputs.device)
             else:
                 self.stored = logits
         self.observers = inputs.observers() if "observers" in inputs.folders else []
@@ -44,9 +46,9 @@ class SoftLabels:
         """Return the soft labels of a chunk's rendered views (M, 3, H, W): (M, classes) float32 logits, or None."""
         if self.stored is not None:
             rows = self.stored[chunk.first_view : chunk.first_view + len(chunk.views)]
-            return torch.from_numpy(rows.astype(np.float32)).to(self.inputs.device)
+            return sent(torch.from_numpy(unpacked(rows, self.inputs.classes)), self.inputs.device)
         if self.fixed is not None:
-            own = self.fixed[chunk.views.index.to(self.inputs.device)]
-            partner = own[chunk.views.partner.to(self.inputs.device)]
-            return mixed_target(self.settings, own, partner, chunk.views.share.to(self.inputs.device))
+            index, partner, share = sent_all((chunk.views.index, chunk.views.partner, chunk.views.share), self.inputs.device)
+            own = self.fixed[index]
+            return mixed_target(self.settings, own, own[partner], share)
         return label_chunk(self.observers, rendered, chunk, self.settings, self.inputs) if self.observers else None

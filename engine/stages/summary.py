@@ -109,11 +109,12 @@ class Summary:
         done = self.done.get(step.id) if step else None
         if step is None or done is None:
             return {}
-        labels = self.done.get("relabel/condensed", {}).get("result", {})
+        labels = self._kept_labels(done["result"])
         return {
             "images": done["result"]["images"],
             "image_bytes": done["result"]["image_bytes"],
             "label_bytes": labels.get("label_bytes", 0),
+            "bytes_per_label": labels["label_bytes"] / labels["views"] if labels else 0,  # of an image in an epoch, or of an image
             "folder": f"stages/{step.folder}",
         }
 
@@ -125,13 +126,18 @@ class Summary:
         project, source = self.plan.project, self.plan.source
         step, regime = self.plan.condensed, label_regime(project)
         made = self.done[step.id]["result"] if step and step.id in self.done else {}
-        stored = made if project.labels.mode == "given" else self.done.get("relabel/condensed", {}).get("result", {})
         return {
             "images": made.get("image_bytes"),
-            "labels": 0 if regime in ("online", HARD) else stored.get("label_bytes"),
+            "labels": 0 if regime in ("online", HARD) else self._kept_labels(made).get("label_bytes"),
             "teachers": self._teacher_bytes() if regime == "online" else 0,
             "estimate": estimated_bytes(project, len(source.classes), source.resolution),
         }
+
+    def _kept_labels(self, made: dict[str, Any]) -> dict[str, Any]:
+        """Return `label_bytes` and `views` of the labels kept for the condensed images, whose step has `made` them; {} without any."""
+        if self.plan.project.labels.mode == "given":
+            return {"label_bytes": made["label_bytes"], "views": made["images"]} if made else {}
+        return self.done.get("relabel/condensed", {}).get("result", {})
 
     def _teacher_bytes(self) -> int | None:
         """Return the bytes of the label observers' weights, None while one is not squeezed."""

@@ -11,6 +11,7 @@ from small_runs import flat_settings, small_inputs_of, small_store, stopping_rep
 from torch import nn
 
 from engine.compute.seeding import seed_for
+from engine.data.label_rows import packed, row_type
 from engine.data.views import ViewSettings, draw_epoch
 from engine.errors import RunError, Stopped
 from engine.files import read_json, write_json
@@ -442,6 +443,16 @@ class TestStoredLabels:
             evaluate(settings, inputs, tmp_path / name, report)
         assert len(losses["stored"]) == 5
         assert losses["stored"] == pytest.approx(losses["online"], rel=1e-3)
+
+    @pytest.mark.parametrize("storage", ["top-k", "8-bit"])
+    def test_packed_labels_are_packed_logits_also_after_interruptions(self, condensed, tmp_path, monkeypatch, storage):
+        monkeypatch.setattr(relabelling, "chunk_limit", lambda side: 16)
+        settings = flat_settings(**VIEWS, labels__storage=storage, labels__top_k=2, seed=3)
+        assert_the_same(relabel, settings, condensed, tmp_path, lambda: stopping_report(1), 1)
+        (tmp_path / "full").mkdir()
+        relabel(settings | {"labels.storage": "full", "labels.dtype": "float32"}, condensed, tmp_path / "full", Report())
+        rows, logits = (np.load(tmp_path / name / "logits.npy") for name in ("whole", "full"))
+        assert (rows == packed(logits, row_type(storage, "float16", 4, 2))).all()
 
     def test_labels_of_float16_are_those_of_float32_rounded(self, condensed, tmp_path):
         logits = {}

@@ -224,3 +224,25 @@ def test_a_restored_optimiser_goes_on_in_the_same_bytes_and_the_same_memory_form
     for key, value in training.optimizer_tensors(optimizer).items():
         other = training.optimizer_tensors(resumed_optimizer)[key]
         assert torch.equal(in_memory(value), in_memory(other)), key
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("network", ["resnet18-w8", "mobilenet-v2"])
+def test_the_fused_optimiser_takes_the_steps_of_the_plain_one(small_inputs, name, network):
+    """Weights of every layout: channels_last, 1x1, depthwise, and vectors; five steps with momentum and decay."""
+    options = {"learning_rate": 0.01, "weight_decay": 0.05, "momentum": 0.9}
+    models = [training.fresh_model(network, small_inputs, 1) for _ in range(2)]
+    fused = training.make_optimizer(name, models[0], **options)
+    groups = training.decay_groups(models[1], 0.05)
+    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    plain = torch.optim.SGD(groups, lr=0.01, momentum=0.9) if name == "sgd" else kinds[name](groups, lr=0.01)
+    assert fused.defaults["fused"] and not plain.defaults["fused"]
+    draws = torch.Generator().manual_seed(3)
+    for _ in range(5):
+        for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+            one.grad = torch.empty_like(one).copy_(torch.randn(one.shape, generator=draws))
+            other.grad = one.grad.clone(memory_format=torch.preserve_format)
+        fused.step()
+        plain.step()
+    for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)

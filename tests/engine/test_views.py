@@ -208,3 +208,20 @@ def test_chunks_of_small_images_hold_more_of_them():
     assert chunk_limit(32) == 1024
     assert chunk_limit(224) == 20
     assert chunk_limit(1024) == 16
+
+
+class TestPartsOfAChunk:
+    def test_parts_are_the_chunk_cut_between_batches(self):
+        (chunk,) = chunks(11, SIDE, 3, SETTINGS, limit=100)
+        parts = list(chunk.parts(9))
+        assert [number for number, _ in parts] == [0, 2, 4, 6, 8]
+        epochs = [epoch for _, part in parts for epoch, *_ in part.batches]
+        assert epochs == [epoch for epoch, *_ in chunk.batches]
+        assert [part.first_view for _, part in parts] == [chunk.batches[number][1] for number, _ in parts]
+        assert same(join([part.views for _, part in parts]), chunk.views)
+        for _, part in parts:
+            assert part.batches[0][1] == 0 and part.batches[-1][2] == len(part.views)
+
+    def test_a_part_has_at_least_one_batch(self):
+        (chunk,) = chunks(8, SIDE, 2, SETTINGS, limit=100)
+        assert [len(part.batches) for _, part in chunk.parts(1)] == [1, 1, 1, 1]
