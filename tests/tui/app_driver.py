@@ -36,6 +36,16 @@ async def until(pilot, condition, seconds=10.0):
         assert time.monotonic() - begun < seconds, f"not seen within {seconds} s:\n{text}"
 
 
+async def settled(pilot, seconds=10.0):
+    """Wait until two looks at the screen, some pictures apart, show the same, and return the text: layout follows content."""
+    begun, before = time.monotonic(), None
+    while (text := screen_text(pilot.app)) != before:
+        assert time.monotonic() - begun < seconds, f"the screen still changes after {seconds} s:\n{text}"
+        before = text
+        await pilot.pause(0.3)
+    return text
+
+
 def run_async(coroutine):
     """Run a test's coroutine to its end."""
     return asyncio.run(coroutine)

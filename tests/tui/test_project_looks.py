@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from app_driver import check_snapshot, screen_text, until
+from app_driver import check_snapshot, screen_text, settled, until
 from form_driver import BY_HAND, SIZES, drive, go, hand_written, types
 
 from edc_tui.widgets.form_lines import FieldLine
@@ -81,7 +81,8 @@ class TestLooks:
             await go(pilot, "condense.ipc")
             await types(pilot, "0")
             await pilot.press("enter")
-            return await until(pilot, lambda text: "0 must be at least 1" in text)
+            await until(pilot, lambda text: "0 must be at least 1" in text)
+            return await settled(pilot)
 
         check_snapshot(f"project-wrong-{size[0]}x{size[1]}", drive(projects, act, path=path, size=size))
 
@@ -92,7 +93,8 @@ class TestLooks:
             await go(pilot, "evaluate.epochs")
             await types(pilot, "30")
             await pilot.press("enter", "p")
-            return await until(pilot, lambda text: "10 of 10   15,000" in text and "+ epochs" in text)
+            await until(pilot, lambda text: "10 of 10   15,000" in text and "+ epochs" in text)
+            return await settled(pilot)
 
         check_snapshot(f"project-plan-{size[0]}x{size[1]}", drive(projects, act, path=path, size=size))
 
@@ -104,6 +106,7 @@ class TestLooks:
             await pilot.press("enter")
             await types(pilot, "conv")
             await until(pilot, lambda text: "no past run" in text or size[0] < 100)
-            return await until(pilot, lambda text: "convnet-d2" in text)
+            await until(pilot, lambda text: "convnet-d2" in text)
+            return await settled(pilot)
 
         check_snapshot(f"project-choices-{size[0]}x{size[1]}", drive(projects, act, path=path, size=size))
